@@ -1,0 +1,21 @@
+"""What the server learns from item text, before it sees any user."""
+
+from fedpeft_jax.features.autoencoder import (
+    Autoencoder,
+    Pretrained,
+    pretrain_autoencoder,
+)
+from fedpeft_jax.features.latents import normalize_latents, random_latents
+from fedpeft_jax.features.precomputed import load_text_embeddings
+from fedpeft_jax.features.text import TextFeatures, encode_texts
+
+__all__ = [
+    "Autoencoder",
+    "Pretrained",
+    "TextFeatures",
+    "encode_texts",
+    "load_text_embeddings",
+    "normalize_latents",
+    "pretrain_autoencoder",
+    "random_latents",
+]

@@ -1,0 +1,126 @@
+"""Keeps encodings on disk, by content, so that a second run need not encode again."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Raised whenever the same texts and encoder would give other encodings than before.
+SCHEME_VERSION = 1
+
+_log = logging.getLogger(__name__)
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads every array of an .npz file.
+
+    Raises:
+      OSError: if the file cannot be opened.
+      ValueError: if it is no .npz file, damaged, or holds pickled objects.
+    """
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except Exception as error:  # zip, zlib, header and pickle errors share no base
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def folder_fingerprint(folder: str | os.PathLike[str]) -> list[list[str | int]]:
+    """Lists a folder's files by name, size and time of change, to tell models apart.
+
+    Example:
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     _ = Path(folder, "weights").write_bytes(b"abc")
+      ...     [entry[:2] for entry in folder_fingerprint(folder)]
+      [['weights', 3]]
+    """
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return [
+        [path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns]
+        for path in files
+        for stat in (path.stat(),)
+    ]
+
+
+def encodings_path(
+    cache_dir: str | os.PathLike[str] | None,
+    identity: Sequence[object],
+    texts: Sequence[str],
+) -> Path | None:
+    """Names the cache file of texts under an encoder.
+
+    Args:
+      cache_dir: the folder; None for fedpeft_jax/encodings in the user's cache folder.
+      identity: what tells the encoder apart, as JSON values.
+      texts: the item texts.
+
+    Returns:
+      The file's path, or None (and a warning in the log) where there is no home.
+
+    Example:
+      >>> path = encodings_path("folder", ["tfidf", 0], ["a text"])
+      >>> path.parent.name, path.suffix
+      ('folder', '.npz')
+    """
+    if cache_dir is None:
+        xdg = os.environ.get("XDG_CACHE_HOME", "")
+        try:
+            # The XDG specification has relative paths ignored.
+            base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+        except RuntimeError as error:
+            _log.warning("encodings are not cached: %s", error)
+            return None
+        cache_dir = base / "fedpeft_jax" / "encodings"
+    content = json.dumps([SCHEME_VERSION, list(identity), list(texts)])
+    return Path(cache_dir) / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
+
+
+def read(path: Path | None, num_items: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the cached encodings float32[I, F] and missing bool[I], if whole."""
+    if path is None:
+        return None
+    try:
+        arrays = read_npz(path)
+        encodings, missing = arrays["encodings"], arrays["missing"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        _log.warning("cache file %s is damaged, encoding again: %s", path, error)
+        return None
+    whole = (
+        encodings.ndim == 2
+        and encodings.dtype == np.float32
+        and missing.dtype == np.bool_
+        and len(encodings) == num_items
+        and missing.shape == (num_items,)
+        and bool(np.isfinite(encodings).all())
+    )
+    if not whole:
+        _log.warning("cache file %s has other contents, encoding again", path)
+        return None
+    return encodings, missing
+
+
+def write(path: Path | None, encodings: np.ndarray, missing: np.ndarray) -> None:
+    """Writes a cache file atomically; a folder that cannot be written is a warning."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, encodings=encodings, missing=missing)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        _log.warning("encodings are not cached in %s: %s", path.parent, error)

@@ -1,0 +1,106 @@
+"""Reads item encodings that were computed elsewhere, in the catalogue's order."""
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.features.cache import read_npz
+from fedpeft_jax.features.text import TextFeatures
+
+
+def load_text_embeddings(
+    path: str | os.PathLike[str], item_ids: np.ndarray
+) -> TextFeatures:
+    """Reads an .npz file of item embeddings, in the order of the catalogue.
+
+    Args:
+      path: an .npz file with ``item_id`` [n] (strings or integers) and ``embedding``
+        [n, F] (floating point). Items outside the catalogue are left out.
+      item_ids: [I], the catalogue's original ids; ids are compared as strings.
+
+    Returns:
+      A ``TextFeatures`` with the embeddings as they are, in float32, none missing.
+
+    Raises:
+      InputError: if the file is absent, damaged or of another layout, repeats an id,
+        lacks an item, or has NaN or infinite values for one.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = os.path.join(folder, "text.npz")
+      ...     np.savez(path, item_id=["7", "3"], embedding=[[1.0, 0.0], [0.0, 2.0]])
+      ...     load_text_embeddings(path, np.array([3, 7])).encodings.tolist()
+      [[0.0, 2.0], [1.0, 0.0]]
+    """
+    name = f"text embeddings {os.fspath(path)!r}"
+    layout = "an .npz file with item_id [n] (str) and embedding [n, features] (float)"
+    try:
+        arrays = read_npz(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file: pass {layout}") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{name} cannot be read ({reason}): pass {layout}") from error
+    except ValueError as error:
+        raise InputError(
+            f"{name} is damaged, or not an .npz file without pickled objects: pass "
+            f"{layout}"
+        ) from error
+    absent = [key for key in ("item_id", "embedding") if key not in arrays]
+    if absent:
+        raise InputError(f"{name} has no array {' and '.join(absent)}: pass {layout}")
+    ids, embedding = arrays["item_id"], arrays["embedding"]
+    if (
+        ids.ndim != 1
+        or embedding.ndim != 2
+        or len(ids) != len(embedding)
+        or embedding.shape[1] < 1
+        or not np.issubdtype(embedding.dtype, np.floating)
+    ):
+        raise InputError(
+            f"{name}: item_id is {ids.dtype}{list(ids.shape)} and embedding "
+            f"{embedding.dtype}{list(embedding.shape)}: pass {layout}"
+        )
+    rows: dict[str, int] = {}
+    repeated: list[str] = []
+    for row, item in enumerate(_as_strings(ids)):
+        if rows.setdefault(item, row) != row:
+            repeated.append(item)
+    if repeated:
+        raise InputError(
+            f"{name} repeats item ids ({_some(repeated)}): keep one row an item"
+        )
+    wanted = _as_strings(item_ids)
+    lacking = [item for item in wanted if item not in rows]
+    if lacking:
+        raise InputError(
+            f"{name} lacks {len(lacking)} of {len(wanted)} items ({_some(lacking)}): "
+            "encode them too, and check that the ids are the data set's own"
+        )
+    # A float64 beyond float32's range becomes infinite, which the next check reports.
+    with np.errstate(over="ignore"):
+        encodings = embedding[[rows[item] for item in wanted]].astype(np.float32)
+    finite = np.isfinite(encodings).all(axis=1)
+    if not finite.all():
+        broken = [wanted[row] for row in np.flatnonzero(~finite)]
+        raise InputError(
+            f"{name} has NaN or infinite values for {len(broken)} items "
+            f"({_some(broken)}): encode these again"
+        )
+    return TextFeatures(encodings, np.zeros(len(wanted), bool), os.fspath(path))
+
+
+def _as_strings(ids: np.ndarray) -> list[str]:
+    return [
+        item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+        for item in np.asarray(ids).tolist()
+    ]
+
+
+def _some(ids: Iterable[str]) -> str:
+    listed = list(ids)
+    more = ", ..." if len(listed) > 3 else ""
+    return ", ".join(repr(item) for item in listed[:3]) + more
