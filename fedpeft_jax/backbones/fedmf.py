@@ -1,0 +1,48 @@
+"""FedMF: matrix factorisation whose user vector never leaves the client.
+
+Chai et al., Secure federated matrix factorization, IEEE Intelligent Systems 2021.
+"""
+
+import flax.linen as nn
+
+from fedpeft_jax.backbones.base import Backbone
+from fedpeft_jax.roles import PRIVATE
+from fedpeft_jax.typing import Array, History
+
+
+class FedMF(Backbone):
+    r""":math:`s(i) = e(i) \cdot u` with a private user vector `u [D]`.
+
+    Args:
+      item_embedding: the item embedding.
+      init_scale: standard deviation of the user vectors.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from fedpeft_jax.embeddings.base import ItemEmbedding
+      >>> model = FedMF(item_embedding=ItemEmbedding(num_items=5, features=2))
+      >>> history = History(jnp.array([0]), jnp.array([True]))
+      >>> ids = jnp.array([3, 4])
+      >>> scores, variables = model.init_with_output(
+      ...     jax.random.key(0), history, ids, deterministic=True, method="score"
+      ... )
+      >>> scores.shape, variables["private"]["user"].shape
+      ((2,), (2,))
+    """
+
+    init_scale: float = 0.1
+
+    def setup(self) -> None:
+        self.user = self.variable(
+            PRIVATE,
+            "user",
+            lambda: nn.initializers.normal(self.init_scale)(
+                self.make_rng("params"), (self.item_embedding.features,)
+            ),
+        )
+
+    def score(
+        self, history: History, ids: Array | None, *, deterministic: bool
+    ) -> Array:
+        del history, deterministic
+        return self.item_embedding.inner(ids, self.user.value)

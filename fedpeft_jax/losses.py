@@ -1,0 +1,59 @@
+"""Local losses: positives against their negatives, averaged over a client's pairs."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from fedpeft_jax.typing import Array
+
+Loss: TypeAlias = Callable[[Array, Array, Array], Array]
+"""`(positives [N], negatives [N, M], mask [N]) -> scalar`, a mean over valid pairs."""
+
+
+def masked_mean(values: Array, mask: Array) -> Array:
+    """Returns the mean of the unmasked values, and zero (not NaN) if there are none.
+
+    Args:
+      values: float32[N, ...].
+      mask: bool[N], False on padding.
+
+    Example:
+      >>> float(masked_mean(jnp.array([1.0, 3.0, 99.0]), jnp.array([True, True, False])))
+      2.0
+      >>> float(masked_mean(jnp.array([1.0, 3.0]), jnp.array([False, False])))
+      0.0
+    """  # noqa: E501
+    keep = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+    keep = jnp.broadcast_to(keep, values.shape)
+    total = jnp.sum(jnp.where(keep, values, 0.0))
+    return total / jnp.maximum(jnp.sum(keep), 1)
+
+
+def bpr(positives: Array, negatives: Array, mask: Array) -> Array:
+    r"""Bayesian personalised ranking: a positive should score above its negatives.
+
+    .. math:: -\frac{1}{|P|} \sum_{(i, j) \in P} \ln \sigma(s_i - s_j)
+
+    Args:
+      positives: float32[N], scores of the positives.
+      negatives: float32[N, M], scores of each positive's negatives.
+      mask: bool[N], False on padding.
+
+    Returns:
+      float32[], the mean over the valid pairs, in nats.
+
+    Source:
+      Rendle et al., BPR: Bayesian personalized ranking from implicit feedback,
+      UAI 2009, section 4.1.
+
+    Example:
+      >>> mask = jnp.array([True, False])
+      >>> round(float(bpr(jnp.zeros(2), jnp.zeros((2, 1)), mask)), 4)
+      0.6931
+    """
+    return masked_mean(jax.nn.softplus(negatives - positives[:, None]), mask)
+
+
+LOSSES: dict[str, Callable[[], Loss]] = {"bpr": lambda: bpr}

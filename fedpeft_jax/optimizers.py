@@ -1,0 +1,45 @@
+"""The optax optimizers that a spec may name, for clients and for the server."""
+
+from collections.abc import Callable
+
+import optax
+
+
+def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransformation:
+    """Stochastic gradient descent; on the server, `sgd(1.0)` adds the plain mean.
+
+    Example:
+      >>> sgd(learning_rate=0.5).update(2.0, sgd(0.5).init(0.0))[0]
+      -1.0
+    """
+    return optax.sgd(learning_rate, momentum or None)
+
+
+def adam(
+    learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba, ICLR 2015); on the server, FedAdam (Reddi et al., 2021)."""
+    return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
+
+
+def adagrad(
+    learning_rate: float, initial_accumulator_value: float = 0.1, eps: float = 1e-7
+) -> optax.GradientTransformation:
+    """Adagrad (Duchi et al., JMLR 2011); on the server, FedAdagrad."""
+    return optax.adagrad(learning_rate, initial_accumulator_value, eps)
+
+
+def yogi(
+    learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-3
+) -> optax.GradientTransformation:
+    """Yogi (Zaheer et al., NeurIPS 2018); on the server, FedYogi."""
+    return optax.yogi(learning_rate, b1=b1, b2=b2, eps=eps)
+
+
+# No weight decay among them: a row that a client did not touch must not move.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adagrad": adagrad,
+    "adam": adam,
+    "sgd": sgd,
+    "yogi": yogi,
+}

@@ -1,0 +1,105 @@
+"""Plugins by name: `'lora(rank=4)'` becomes a factory with checked arguments."""
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedpeft_jax.errors import InputError
+
+# What the library passes itself, and what every Flax module has: not a user's to set.
+_RESERVED = frozenset(
+    {"num_items", "features", "alone", "item_embedding", "parent", "name"}
+)
+
+
+def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Returns the arguments of a plugin that a spec may set, in order.
+
+    Example:
+      >>> def lora(num_items, rank=4): ...
+      >>> [str(p) for p in arguments(lora).values()]
+      ['rank=4']
+    """
+    parameters = inspect.signature(factory).parameters
+    return {n: p for n, p in parameters.items() if n not in _RESERVED}
+
+
+def signature(name: str, factory: Callable[..., Any]) -> str:
+    """Returns how a spec is written, with defaults, e.g. `'lora(rank=4)'`.
+
+    Example:
+      >>> def lora(num_items, rank: int = 4, alpha=None): ...
+      >>> signature("lora", lora)
+      'lora(rank=4, alpha=None)'
+    """
+    inner = ", ".join(
+        n if p.default is inspect.Parameter.empty else f"{n}={p.default!r}"
+        for n, p in arguments(factory).items()
+    )
+    return f"{name}({inner})"
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Splits a spec into its name and its keyword arguments (Python literals).
+
+    Raises:
+      InputError: if it is not of the form `name` or `name(key=literal, ...)`.
+
+    Example:
+      >>> parse("fedncf(hidden=(64, 32), dropout=0.5)")
+      ('fedncf', {'hidden': (64, 32), 'dropout': 0.5})
+      >>> parse("mean")
+      ('mean', {})
+    """
+    form = f"cannot read {text!r}: write name or name(argument=value, ...)"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        if call.args or any(k.arg is None for k in call.keywords):
+            raise ValueError
+        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, TypeError):
+        raise InputError(form) from None
+    return call.func.id, kwargs
+
+
+def resolve(
+    text: str, registry: Mapping[str, Callable[..., Any]], kind: str
+) -> Callable[..., Any]:
+    """Returns the registered factory of a spec with the spec's arguments bound.
+
+    Args:
+      text: a spec, e.g. `'lora(rank=4)'`.
+      registry: factories by name.
+      kind: what the registry holds, for messages, e.g. `'embedding'`.
+
+    Raises:
+      InputError: for an unknown name or argument, or a missing one.
+
+    Example:
+      >>> registry = {"double": lambda value=1: 2 * value}
+      >>> resolve("double(value=4)", registry, "toy")()
+      8
+      >>> resolve("double(size=4)", registry, "toy")
+      Traceback (most recent call last):
+      ...
+      fedpeft_jax.errors.InputError: toy 'double' has no argument 'size': use double(value=1)
+    """  # noqa: E501
+    name, kwargs = parse(text)
+    if name not in registry:
+        known = ", ".join(sorted(registry))
+        raise InputError(f"unknown {kind} {name!r}: use one of {known}")
+    factory = registry[name]
+    allowed = arguments(factory)
+    usage = f"use {signature(name, factory)}"
+    for argument in kwargs:
+        if argument not in allowed:
+            raise InputError(f"{kind} {name!r} has no argument {argument!r}: {usage}")
+    for argument, parameter in allowed.items():
+        if parameter.default is inspect.Parameter.empty and argument not in kwargs:
+            raise InputError(f"{kind} {name!r} needs {argument!r}: {usage}")
+    return functools.partial(factory, **kwargs)
