@@ -1,0 +1,52 @@
+"""Federated recommendation with parameter-efficient item embeddings, in JAX."""
+
+from fedpeft_jax.backbones import BACKBONES, Backbone, FedMF
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.embeddings import (
+    EMBEDDINGS,
+    CompressedEmbedding,
+    ItemEmbedding,
+    ItemFeatures,
+    LoRA,
+)
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.federated import (
+    AGGREGATORS,
+    Aggregator,
+    ClientUpdate,
+    LocalTraining,
+    RoundState,
+    Statistics,
+    make_run_rounds,
+    make_tiles,
+    plan_cohorts,
+)
+from fedpeft_jax.run_folder import RunFolder
+from fedpeft_jax.training import DivergedError, Run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AGGREGATORS",
+    "BACKBONES",
+    "EMBEDDINGS",
+    "Aggregator",
+    "Backbone",
+    "ClientUpdate",
+    "CompressedEmbedding",
+    "DivergedError",
+    "FedMF",
+    "InputError",
+    "ItemEmbedding",
+    "ItemFeatures",
+    "LoRA",
+    "LocalTraining",
+    "RoundState",
+    "Run",
+    "RunConfig",
+    "RunFolder",
+    "Statistics",
+    "make_run_rounds",
+    "make_tiles",
+    "plan_cohorts",
+]

@@ -1,0 +1,135 @@
+"""Everything before the first round: data, split, and what text says of the items."""
+
+import enum
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.data import Split, leave_one_out, load_dataset, sample_candidates
+from fedpeft_jax.data.dataset import Dataset
+from fedpeft_jax.embeddings import ItemFeatures
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.features import (
+    TextFeatures,
+    encode_texts,
+    load_text_embeddings,
+    normalize_latents,
+    pretrain_autoencoder,
+    random_latents,
+)
+from fedpeft_jax.federated.cohorts import check_cohort_size
+from fedpeft_jax.reporting import Reporter
+from fedpeft_jax.typing import Key
+
+
+class RunPurpose(enum.IntEnum):
+    """What the run's key is folded with."""
+
+    PRETRAIN = 0
+    SERVER = 1
+    PRIVATE = 2
+    ADAPTER = 3
+    ROUNDS = 4
+
+
+class Prepared(NamedTuple):
+    """The input of the federated phases.
+
+    Attributes:
+      split: the clients' training, validation and test items.
+      candidates: int32[E, num_candidates], for the sampled ranking.
+      item_features: what the server knows of the items.
+      pretraining: figures for the summary; empty if nothing was pretrained.
+      pretrain_s: seconds of encoding and pretraining.
+    """
+
+    split: Split
+    candidates: np.ndarray
+    item_features: ItemFeatures
+    pretraining: dict[str, Any]
+    pretrain_s: float
+
+
+def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
+    """Loads and splits the data set, and pretrains item embeddings from text.
+
+    Raises:
+      InputError: for data or settings that cannot be used.
+    """
+    dataset = load_dataset(config.dataset, config.data_dir, config.data_seed)
+    split = leave_one_out(dataset)
+    reporter.note(
+        f"{dataset.name}: {dataset.num_users} users ({len(split.evaluated)} evaluated), "
+        f"{dataset.num_items} items, {len(split.train)} training pairs, split by "
+        f"{split.name}"
+    )
+    check_cohort_size(config.cohort(split.num_clients), split.num_clients)
+    for note in dataset.notes:
+        reporter.note(f"  {note}")
+    candidates = sample_candidates(
+        dataset, split, config.num_candidates, config.data_seed
+    )
+    start = time.perf_counter()
+    key = jax.random.fold_in(jax.random.key(config.seed), RunPurpose.PRETRAIN)
+    item_features, pretraining = _item_features(config, dataset, key, reporter)
+    seconds = time.perf_counter() - start
+    return Prepared(split, candidates, item_features, pretraining, seconds)
+
+
+def _item_features(
+    config: RunConfig, dataset: Dataset, key: Key, reporter: Reporter
+) -> tuple[ItemFeatures, dict[str, Any]]:
+    if not config.uses_text:
+        latents = None
+        if config.full != "none":
+            latents = random_latents(
+                key, dataset.num_items, config.features, config.latent_scale
+            )
+        return ItemFeatures(None, latents), {}
+
+    text = _encode(config, dataset)
+    reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
+    if missing := int(text.missing.sum()):
+        reporter.note(f"  {missing} items without text start at the mean of the others")
+    pretrained = pretrain_autoencoder(
+        key,
+        text.encodings,
+        latent=config.features,
+        progress=lambda done, total, loss: reporter.progress(
+            "pretraining", done, total, loss=loss
+        ),
+    )
+    spread = pretrained.latent_spread
+    reporter.note(
+        f"autoencoder: explains {pretrained.explained_variance:.3f} of the variance, "
+        f"latent spread {spread.min():.3g} to {spread.max():.3g}"
+    )
+    latents = normalize_latents(pretrained.latents, config.latent_scale)
+    if config.full_init == "random":
+        latents = random_latents(
+            jax.random.fold_in(key, 1),
+            dataset.num_items,
+            config.features,
+            config.latent_scale,
+        )
+    figures = {
+        "source": text.source,
+        "items_without_text": missing,
+        "explained_variance": float(pretrained.explained_variance),
+        "latent_spread": [float(spread.min()), float(spread.max())],
+    }
+    return ItemFeatures(text.encodings, latents), figures
+
+
+def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
+    if config.text_embeddings is not None:
+        return load_text_embeddings(config.text_embeddings, dataset.item_ids)
+    if dataset.item_text is None:
+        raise InputError(
+            f"dataset {dataset.name!r} has no item text: "
+            "give --text_embeddings=FILE.npz, or set --full_init=random"
+        )
+    return encode_texts(dataset.item_text, config.text_encoder, seed=config.data_seed)

@@ -1,0 +1,138 @@
+"""How a run shows itself: progress while it runs, and a table at the end."""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+
+_PLAIN_SECONDS = 2.0
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def format_bytes(size: float) -> str:
+    """Returns a size with three digits, decimal units.
+
+    Example:
+      >>> format_bytes(480_248), format_bytes(12)
+      ('480 KB', '12 B')
+    """
+    unit = 0
+    while size >= 999.5 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.3g} {_UNITS[unit]}" if size < 100 else f"{size:.0f} {_UNITS[unit]}"
+
+
+class Reporter:
+    """Hears what happens in a run; this one keeps silent. All arguments are values."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def progress(self, task: str, done: int, total: int, **values: float) -> None:
+        """A task is at `done` of `total`, with its latest figures."""
+
+    def close(self) -> None:
+        """The run is over, well or not."""
+
+
+class ConsoleReporter(Reporter):
+    """Draws progress bars on a terminal, and prints plain lines anywhere else."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        self._printed = (-_PLAIN_SECONDS, "")
+
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def progress(self, task: str, done: int, total: int, **values: float) -> None:
+        """Moves the task's bar, or prints a line every few seconds and at its end."""
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if not self.console.is_terminal:
+            now, (then, last) = time.monotonic(), self._printed
+            if done == total or task != last or now - then >= _PLAIN_SECONDS:
+                self.note(f"{task} {done}/{total}  {figures}")
+                self._printed = (now, task)
+            return
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description:12}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=self.console,
+            )
+            self._bars.start()
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(task, total=total, figures="")
+        self._bars.update(self._tasks[task], completed=done, figures=figures)
+
+    def close(self) -> None:
+        """Leaves the bars as they are."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Prints a run's accuracy beside the trivial baselines, then its cost."""
+    console = console or Console(file=sys.stdout, highlight=False)
+    config, data = summary["config"], summary["dataset"]
+    title = (
+        f"{config['dataset']}: test items of {data['evaluated_users']} users "
+        f"after {config['rounds']} rounds, seed {config['seed']}"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    ranked = f"{config['num_candidates']} negatives", f"all {data['items']} items"
+    for ranking in ranked:
+        table.add_column(f"HR@10\n{ranking}", justify="right")
+        table.add_column(f"NDCG@10\n{ranking}", justify="right")
+    name = f"{config['backbone']}: {config['full']} + {config['embedding']}"
+    table.add_row(name, *_cells(summary["metrics"]["test"]), style="bold")
+    for baseline, metrics in summary["baselines"].items():
+        table.add_row(baseline.replace("_", " "), *_cells(metrics["test"]))
+    console.print(table)
+    for line in _cost_lines(summary):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _cells(metrics: dict[str, dict[str, float]]) -> Iterable[str]:
+    for ranking in ("sampled", "full"):
+        for name in ("hit_rate@10", "ndcg@10"):
+            yield f"{metrics[ranking][name]:.4f}"
+
+
+def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
+    best = summary["best_valid"]
+    if best is not None:
+        value = best["metrics"]["sampled"]["ndcg@10"]
+        yield f"best validation NDCG@10 {value:.4f}, at round {best['round']}"
+    traffic, clock = summary["communication"], summary["time"]
+    up = traffic["uplink_bytes_per_client_round"]
+    each = ", ".join(
+        f"{phase.replace('_', '-')} {format_bytes(size)}" for phase, size in up.items()
+    )
+    yield f"bytes per client and round, each way: {each}"
+    yield (
+        f"total {format_bytes(traffic['total_bytes'])} (frozen tables sent once: "
+        f"{format_bytes(traffic['one_time_bytes'])}), "
+        f"{100 * traffic['fraction_of_full']:.1f} % of the full table's "
+        f"{format_bytes(traffic['full_total_bytes'])}"
+    )
+    yield (
+        f"pretraining {clock['pretrain_s']:.1f} s, compilation "
+        f"{clock['compile_s']:.1f} s, rounds {clock['rounds_s']:.1f} s "
+        f"({clock['rounds_per_s']:.1f} a second), evaluation "
+        f"{clock['evaluate_s']:.1f} s, peak memory "
+        f"{format_bytes(summary['memory']['peak_rss_bytes'])}"
+    )

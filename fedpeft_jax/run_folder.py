@@ -1,0 +1,103 @@
+"""The folder of a run: what it was asked, what it found, and when it was done.
+
+`config.json` first; `metrics.jsonl`, a line an evaluation, as they happen;
+`checkpoints/`; `summary.json` last and atomically, so that it is there if and only if
+the run finished.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from fedpeft_jax.checkpoint import save_parameters
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.typing import PyTree
+
+_OURS = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
+
+
+class RunFolder:
+    """Writes one run.
+
+    Args:
+      path: a folder without a run in it; None makes `runs/NAME-N` with the first
+        free N.
+      name: NAME.
+
+    Raises:
+      InputError: if it holds a run, or cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...   folder = RunFolder(path, "toy")
+      ...   folder.write_config({"seed": 0})
+      ...   (folder.path / "config.json").read_text()
+      '{\\n  "seed": 0\\n}\\n'
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, name: str) -> None:
+        self.path = pathlib.Path(path) if path else _free_folder(name)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        held = [entry for entry in _OURS if (self.path / entry).exists()]
+        if held:
+            raise InputError(
+                f"{self.path} already holds another run ({', '.join(held)}): "
+                "set --out to a new folder"
+            )
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes `config.json`."""
+        self._write("config.json", json.dumps(config, indent=2) + "\n")
+
+    def append_metrics(self, entry: dict[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl`, on disk when this returns."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def save_parameters(self, name: str, parameters: PyTree) -> None:
+        """Writes `checkpoints/NAME`."""
+        save_parameters(self.path / "checkpoints" / name, parameters)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json`: the run is finished."""
+        self._write("summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Removes the folder again if nothing was written to it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.path / f".{name}.partial"
+        try:
+            with partial.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path / name)
+        except OSError as error:
+            raise _unwritable(self.path / name, error) from error
+
+
+def _free_folder(name: str) -> pathlib.Path:
+    runs = pathlib.Path("runs")
+    number = 1
+    while (path := runs / f"{name}-{number}").exists():
+        number += 1
+    return path
+
+
+def _unwritable(path: pathlib.Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write {path}: {error.strerror or error}; free some space or set --out"
+    )

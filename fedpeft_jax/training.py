@@ -1,0 +1,287 @@
+"""A whole run: pretrain, warm up, freeze, train the compressed part, evaluate."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedpeft_jax.backbones import Backbone
+from fedpeft_jax.communication import PhaseTraffic
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.data.clients import make_store
+from fedpeft_jax.evaluation import Evaluator, ScoreFn
+from fedpeft_jax.federated.client import LocalTraining
+from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
+from fedpeft_jax.federated.round import RoundState, make_run_rounds
+from fedpeft_jax.federated.state import (
+    init_private,
+    init_server,
+    keep_surviving,
+    make_state,
+)
+from fedpeft_jax.preparation import Prepared, RunPurpose, prepare
+from fedpeft_jax.reporting import Reporter
+from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED, gather_rows
+from fedpeft_jax.run_folder import RunFolder
+from fedpeft_jax.summary import summarize_run, valid_ndcg
+from fedpeft_jax.typing import Array, History, PyTree
+
+# Rounds in one dispatch: enough to hide its cost, few enough for lively progress.
+_CHUNK = 25
+
+
+class DivergedError(RuntimeError):
+    """Training gave a non-finite update; what was computed before is on disk."""
+
+
+def model_scores(model: Backbone) -> ScoreFn:
+    """Returns the evaluator's view of a model: all of its clients, vectorised.
+
+    The params are the variables by collection, private ones for all clients.
+    """
+
+    def score(
+        params: PyTree, client_ids: Array, history: History, ids: Array | None
+    ) -> Array:
+        server = {role: params[role] for role in (SHARED, ROWS, FROZEN)}
+
+        def one(private: PyTree, history: History, ids: Array | None) -> Array:
+            variables = {**server, PRIVATE: private}
+            return model.apply(
+                variables, history, ids, deterministic=True, method="score"
+            )
+
+        private = gather_rows(params[PRIVATE], client_ids)
+        return jax.vmap(one, (0, 0, None if ids is None else 0))(private, history, ids)
+
+    return score
+
+
+class Run:
+    """One experiment, from its configuration to its summary.
+
+    Args:
+      config: all settings.
+      folder: where results go; None keeps them in memory only.
+      reporter: hears of progress; silent by default.
+
+    Example:
+      >>> config = RunConfig(rounds=4, warm_up_rounds=2, eval_every=2)
+      >>> summary = Run(config).execute()
+      >>> sorted(summary["metrics"]["test"])
+      ['full', 'sampled']
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.reporter = reporter or Reporter()
+        self._clock = {"pretrain_s": 0.0, "compile_s": 0.0, "rounds_s": 0.0}
+        self._clock["evaluate_s"] = 0.0
+        self._history: list[dict[str, Any]] = []
+        self._participants: set[int] = set()
+        self._sent = 0
+
+    def execute(self) -> dict[str, Any]:
+        """Runs everything and returns the summary, also written to the folder.
+
+        Raises:
+          InputError: for data or settings that cannot be used.
+          DivergedError: if an update is not finite.
+        """
+        config = self.config
+        prepared = prepare(config, self.reporter)
+        if self.folder is not None:
+            # Not earlier: a run that could not start must not claim its folder.
+            self.folder.write_config(dataclasses.asdict(config))
+        self._clock["pretrain_s"] = prepared.pretrain_s
+        split = prepared.split
+        self._counts = np.asarray(split.counts)
+        self._cohort_size = config.cohort(split.num_clients)
+        self._tiles = make_tiles(
+            self._counts, self._cohort_size, client_chunk=config.client_chunk
+        )
+        self._store = make_store(split)
+        self._evaluator = Evaluator(split, prepared.candidates)
+
+        phases: dict[str, tuple[PhaseTraffic, int]] = {}
+        state, frozen = None, {}
+        for name, model, stop in self._phases(split.num_items):
+            state, frozen = self._enter(name, model, prepared, state, frozen)
+            variables = {SHARED: state.shared, ROWS: state.rows}
+            traffic = PhaseTraffic.of(
+                variables, self._counts, split.num_items, config.num_negatives
+            )
+            phases[name] = (traffic, stop - int(state.round))
+            state = self._train(name, model, state, frozen, stop, traffic)
+        assert state is not None
+        params = _parameters(state, frozen)
+        if self.folder is not None:
+            self.folder.save_parameters("final", params)
+        summary = summarize_run(
+            config=config,
+            prepared=prepared,
+            evaluator=self._evaluator,
+            score=model_scores(model),
+            params=params,
+            history=self._history,
+            phases=phases,
+            participants=len(self._participants),
+            clock=self._clock,
+        )
+        if self.folder is not None:
+            self.folder.write_summary(summary)
+        return summary
+
+    def _phases(self, num_items: int) -> Iterator[tuple[str, Backbone, int]]:
+        config = self.config
+        if config.warm_up:
+            model = config.make_model(num_items, warm_up=True)
+            yield "warm_up", model, config.warm_up
+        if config.warm_up < config.rounds or not config.warm_up:
+            yield "peft", config.make_model(num_items), config.rounds
+
+    def _enter(
+        self,
+        name: str,
+        model: Backbone,
+        prepared: Prepared,
+        old: RoundState | None,
+        frozen: PyTree,
+    ) -> tuple[RoundState, PyTree]:
+        """The state before a phase: text first, then what an earlier phase learned."""
+        key = jax.random.key(self.config.seed)
+        fold = lambda purpose: jax.random.fold_in(key, purpose)  # noqa: E731
+        fitted = model.fit(fold(RunPurpose.ADAPTER), prepared.item_features)
+        purpose = RunPurpose.SERVER if old is None else RunPurpose.ADAPTER
+        server = init_server(model, fold(purpose), fitted)
+        if old is None:
+            num_clients = prepared.split.num_clients
+            private = init_private(model, fold(RunPurpose.PRIVATE), num_clients, server)
+            round_ = 0
+        else:
+            earlier = {SHARED: old.shared, ROWS: old.rows, FROZEN: frozen}
+            server = keep_surviving(server, earlier)
+            private, round_ = old.private, int(old.round)
+        aggregator = self.config.make_aggregator()
+        state = make_state(server, private, aggregator, fold(RunPurpose.ROUNDS), round_)
+        return state, server[FROZEN]
+
+    def _train(
+        self,
+        phase: str,
+        model: Backbone,
+        state: RoundState,
+        frozen: PyTree,
+        stop: int,
+        traffic: PhaseTraffic,
+    ) -> RoundState:
+        num_items = model.item_embedding.num_items
+        config, score = self.config, model_scores(model)
+        training = LocalTraining(
+            model=model,
+            loss=config.make_loss(),
+            optimizer=config.make_client_optimizer(),
+            num_items=num_items,
+            num_negatives=config.num_negatives,
+            local_epochs=config.local_epochs,
+            local_batch_size=config.local_batch_size,
+        )
+        run_rounds = make_run_rounds(training, config.make_aggregator(), self._tiles)
+        chunk = min(config.eval_every, _CHUNK)
+        compiled = None
+        done = int(state.round)
+        while done < stop:
+            due = (done // config.eval_every + 1) * config.eval_every
+            until = min(stop, done + chunk, due)
+            plan = plan_cohorts(
+                self._tiles,
+                self._counts,
+                cohort_size=self._cohort_size,
+                seed=config.seed,
+                first_round=done,
+                num_rounds=chunk,
+            )
+            arguments = (
+                state, frozen, self._store, jnp.asarray(plan.client_ids),
+                jnp.asarray(plan.num_tiles), jnp.int32(until - done),
+            )  # fmt: skip
+            if compiled is None:
+                start = time.perf_counter()
+                compiled = run_rounds.lower(*arguments).compile()
+                self._clock["compile_s"] += time.perf_counter() - start
+            start = time.perf_counter()
+            state, report = compiled(*arguments)
+            losses, finite = np.asarray(report.losses), bool(report.finite)
+            self._clock["rounds_s"] += time.perf_counter() - start
+            if not finite:
+                self._diverged(int(state.round), state, frozen)
+            ran = until - done
+            self._participants.update(plan.client_ids[:ran].ravel().tolist())
+            self._sent += 2 * traffic.dense * self._cohort_size * ran
+            done = until
+            if done % config.eval_every == 0 or done == config.rounds:
+                self._validate(phase, done, losses[ran - 1], score, state, frozen)
+            self._show(done, losses[ran - 1])
+        return state
+
+    def _validate(
+        self,
+        phase: str,
+        done: int,
+        loss: float,
+        score: ScoreFn,
+        state: RoundState,
+        frozen: PyTree,
+    ) -> None:
+        start = time.perf_counter()
+        metrics = self._evaluator(
+            score, _parameters(state, frozen), "valid", ("sampled",)
+        )
+        self._clock["evaluate_s"] += time.perf_counter() - start
+        entry = {
+            "round": done,
+            "phase": phase,
+            "loss": float(loss),
+            "metrics": {"valid": metrics},
+            "bytes": self._sent,
+            "seconds": round(sum(self._clock.values()), 3),
+        }
+        self._history.append(entry)
+        if self.folder is not None:
+            self.folder.append_metrics(entry)
+
+    def _show(self, done: int, loss: float) -> None:
+        values = {"loss": float(loss)}
+        if self._history:
+            values["valid NDCG@10"] = valid_ndcg(self._history[-1])
+        values["rounds/s"] = done / max(self._clock["rounds_s"], 1e-9)
+        self.reporter.progress("rounds", done, self.config.rounds, **values)
+
+    def _diverged(self, done: int, state: RoundState, frozen: PyTree) -> None:
+        where = ""
+        if self.folder is not None:
+            self.folder.save_parameters("last_finite", _parameters(state, frozen))
+            where = f"; {self.folder.path} holds everything up to the round before it"
+        raise DivergedError(
+            f"round {done + 1} gave a non-finite update: lower the learning rate of "
+            f"--client_optimizer or --server_optimizer{where}"
+        )
+
+
+def _parameters(state: RoundState, frozen: PyTree) -> dict[str, PyTree]:
+    return {
+        SHARED: state.shared,
+        ROWS: state.rows,
+        FROZEN: frozen,
+        PRIVATE: state.private,
+    }
