@@ -73,7 +73,7 @@ class RunConfig:
         "text", "initial full table: from item text, or random", ("text", "random")
     )
     latent_scale: float = _setting(
-        0.5, "standard deviation of the full table's initial entries, per dimension"
+        1.0, "standard deviation of the full table's initial entries, per dimension"
     )
 
     backbone: str = _setting("fedmf", "recommender, a spec")
@@ -101,12 +101,15 @@ class RunConfig:
     )
     aggregator: str = _setting("mean", "how the server combines updates, a spec")
     server_optimizer: str = _setting(
-        "sgd(learning_rate=1.0)", "optax optimizer of the server, a spec"
+        "sgd(learning_rate=10.0)", "optax optimizer of the server, a spec"
     )
 
     eval_every: int = _setting(50, "rounds between validations")
     client_chunk: int = _setting(
         0, "most clients trained at once, to bound memory; 0 chooses"
+    )
+    tile_rows: int = _setting(
+        16384, "positives trained at once: more fill a larger device and need memory"
     )
     seed: int = _setting(0, "seed of everything but the data")
     out: str | None = _setting(None, "run folder; runs/NAME-N by default")
@@ -121,7 +124,7 @@ class RunConfig:
                 )
         minima = {"features": 1, "num_candidates": 1, "num_negatives": 1, "rounds": 1,
                   "local_epochs": 1, "eval_every": 1, "local_batch_size": 0,
-                  "client_chunk": 0, "seed": 0, "data_seed": 0}  # fmt: skip
+                  "client_chunk": 0, "tile_rows": 1, "seed": 0, "data_seed": 0}  # fmt: skip
         for name, least in minima.items():
             if getattr(self, name) < least:
                 raise InputError(

@@ -108,7 +108,10 @@ class Run:
         self._counts = np.asarray(split.counts)
         self._cohort_size = config.cohort(split.num_clients)
         self._tiles = make_tiles(
-            self._counts, self._cohort_size, client_chunk=config.client_chunk
+            self._counts,
+            self._cohort_size,
+            tile_rows=config.tile_rows,
+            client_chunk=config.client_chunk,
         )
         self._store = make_store(split)
         self._evaluator = Evaluator(split, prepared.candidates)
