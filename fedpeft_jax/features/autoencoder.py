@@ -50,7 +50,7 @@ class Autoencoder(nn.Module):
     latent: int = 32
     activation: Callable[[Array], Array] = nn.gelu
 
-    def setup(self) -> None:  # noqa: D102
+    def setup(self) -> None:
         mirror = (*reversed(self.hidden), self.features)
         self.encoder = MLP((*self.hidden, self.latent), activation=self.activation)
         self.decoder = MLP(mirror, activation=self.activation)

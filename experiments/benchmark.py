@@ -1,0 +1,228 @@
+r"""Times federated rounds, and measures what they need.
+
+    python experiments/benchmark.py --data_dir=DIR         # MovieLens-1M
+    python experiments/benchmark.py --settings=lora --users=1000000 --items=1000000 \
+        --mean_length=20 --cohort_size=1000                # generated, of any size
+    python experiments/benchmark.py --scaling --mean_length=20 --cohort_size=1000
+
+A chunk of rounds is one dispatch and one sample of milliseconds a round; compilation
+and preparation are reported apart. With several cases (settings, or the catalogues of
+`--scaling`) each has a process of its own, so that peak memory is its own, and their
+chunks take turns, so that a machine that slows down slows all of them down.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from benchmark_case import SETTINGS, Case, measure
+from fedpeft_jax.errors import InputError
+
+
+def _parse(argv: Sequence[str]) -> Case:
+    values = flags.FlagValues()  # not the global ones, which another main may define
+
+    def integer(name: str, default: int, text: str, least: int = 1) -> None:
+        flags.DEFINE_integer(name, default, text, least, flag_values=values)
+
+    def boolean(name: str, text: str) -> None:
+        flags.DEFINE_boolean(name, False, text, flag_values=values)
+
+    def string(name: str, default: str | None, text: str) -> None:
+        flags.DEFINE_string(name, default, text, flag_values=values)
+
+    string("settings", None, f"of {', '.join(SETTINGS)}, with commas between them")
+    string("data_dir", None, "folder of ml-1m.zip; without it data are generated")
+    integer("users", 6040, "users to generate")
+    integer("items", 3706, "items to generate")
+    integer("mean_length", 165, "mean number of items a generated user")
+    integer("cohort_size", 604, "clients a round")
+    integer("rounds", 200, "timed rounds, rounded up to whole chunks")
+    integer("chunk_rounds", 20, "rounds a dispatch, that is, a sample")
+    integer("features", 32, "length of an item vector")
+    string("aggregator", "mean", "spec of an aggregator")
+    integer("tile_rows", 16384, "positives in a tile, padding included")
+    integer("max_buckets", 6, "length buckets at most")
+    integer("client_chunk", 0, "clients in a tile at most, 0 for no bound", 0)
+    integer("seed", 0, "of the generated data and of the run", 0)
+    boolean("scaling", "compare catalogues of generated data")
+    string("scaling_items", "10000,100000,1000000", "items in those catalogues")
+    string("json", None, "file to write the results to")
+    boolean("help", "show this help")
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from None
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}: see --help")
+    if values.help:
+        print(__doc__, values.get_help(), sep="\n")
+    return dict(values.flag_values_dict())
+
+
+def _cases(case: Case) -> list[Case]:
+    default = "lora" if case["scaling"] else "full,lora,frozen"
+    settings = (case["settings"] or default).split(",")
+    for name in settings:
+        if name not in SETTINGS:
+            raise InputError(f"unknown setting {name!r}: use {', '.join(SETTINGS)}")
+    sizes = [case["items"]]
+    if case["scaling"]:
+        if case["data_dir"] is not None:
+            raise InputError("--scaling generates its data: drop --data_dir")
+        try:
+            sizes = [int(size) for size in case["scaling_items"].split(",")]
+        except ValueError:
+            text = case["scaling_items"]
+            raise InputError(f"--scaling_items={text!r}: write 1000,2000") from None
+    return [{**case, "setting": n, "items": i} for n in settings for i in sizes]
+
+
+def _serve(case: Case, pipe: Connection) -> None:
+    """A worker answers every True it receives with the next of `measure`."""
+    measured = measure(case)
+    while pipe.recv():
+        try:
+            pipe.send(next(measured, None))
+        except InputError as error:
+            pipe.send(error)
+
+
+def _in_process(case: Case) -> Iterator[dict[str, Any]]:
+    # Other workers need room on an accelerator, too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=_serve, args=(case, theirs), daemon=True)
+    worker.start()
+    theirs.close()
+    while True:
+        ours.send(True)
+        answer = ours.recv()  # EOFError if the worker died; it said why
+        if isinstance(answer, InputError):
+            raise answer
+        if answer is None:
+            break
+        yield answer
+    ours.send(False)
+    worker.join()
+
+
+def _time(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Returns the facts and times of all cases, whose chunks take turns."""
+    run = measure if len(cases) == 1 else _in_process
+    sources = [run(case) for case in cases]
+    # One after the other: compilation is not timed against another one.
+    results = [next(source) for source in sources]
+    samples = list(zip(*sources, strict=True))
+    for result, chunks in zip(results, zip(*samples, strict=True), strict=True):
+        times = [chunk["ms"] for chunk in chunks]
+        median = statistics.median(times)
+        result["ms_per_round"] = {
+            "median": median,
+            "min": min(times),
+            "max": max(times),
+            "samples": times,
+        }
+        result["rounds_per_s"] = 1e3 / median
+        result["clients_per_s"] = 1e3 / median * result["cohort_size"]
+        result.update((k, v) for k, v in chunks[-1].items() if k != "ms")
+    return results
+
+
+def _scaling(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Returns each setting's times at every catalogue over those at its first."""
+    ratios: dict[str, dict[str, float]] = {}
+    first: dict[str, list[float]] = {}
+    for result in results:
+        times = result["ms_per_round"]["samples"]
+        base = first.setdefault(result["setting"], times)
+        # Neighbours in time are divided, so that a slow minute cancels.
+        ratio = statistics.median(t / b for t, b in zip(times, base, strict=True))
+        ratios.setdefault(result["setting"], {})[str(result["items"])] = ratio
+    return ratios
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo")
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in (lines.read_text().splitlines() if lines.exists() else ())
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": (names or [platform.processor() or platform.machine()])[0],
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "jax": metadata.version("jax"),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    machine, results = report["machine"], report["results"]
+    load = f"{machine['load_average']:.1f}"
+    print(
+        f"{machine['cpu']}, {machine['cores']} cores, load {load} before the start; "
+        f"jax {machine['jax']} on {results[0]['device']}"
+    )
+    table = Table("")
+    for r in results:
+        table.add_column(r["setting"], justify="right")
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
+        "users": lambda r: f"{r['users']:,}",
+        "items": lambda r: f"{r['items']:,}",
+        "clients a round": lambda r: f"{r['cohort_size']:,}",
+        "ms a round, median": lambda r: f"{r['ms_per_round']['median']:.1f}",
+        "least": lambda r: f"{r['ms_per_round']['min']:.1f}",
+        "most": lambda r: f"{r['ms_per_round']['max']:.1f}",
+        "rounds/s": lambda r: f"{r['rounds_per_s']:.1f}",
+        "clients/s": lambda r: f"{r['clients_per_s']:,.0f}",
+        "preparing, s": lambda r: f"{r['prepare_s']['total']:.1f}",
+        "compiling, s": lambda r: f"{r['compile_s']:.1f}",
+        "peak memory, GB": lambda r: f"{r['peak_rss_bytes'] / 1e9:.2f}",
+    }
+    for name, text in rows.items():
+        table.add_row(name, *map(text, results))
+    Console().print(table)
+    for name, ratios in report["scaling"].items():
+        texts = (f"{ratio:.2f} at {int(items):,}" for items, ratio in ratios.items())
+        print(f"{name}: time a round over the first: {', '.join(texts)} items")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code, 2 for bad input."""
+    try:
+        case = _parse(argv)
+        if case["help"]:
+            return 0
+        target = None if case["json"] is None else Path(case["json"])
+        if target and not target.parent.is_dir():
+            raise InputError(f"--json={target}: there is no folder {target.parent}")
+        machine = _machine()
+        results = _time(_cases(case))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    scaling = _scaling(results) if case["scaling"] else {}
+    report = {"format": 1, "machine": machine, "results": results, "scaling": scaling}
+    if target:
+        target.write_text(json.dumps(report, indent=2) + "\n")
+    _print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

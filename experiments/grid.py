@@ -1,0 +1,141 @@
+r"""Runs settings x seeds and prints their mean and spread in one table.
+
+    python experiments/grid.py --seeds=0,1,2 --out=runs/grid \
+        --vary='full=trained embedding=none' \
+        --vary='full=frozen embedding=lora(rank=8)'
+
+Every flag of `run.py` sets all rows; a row changes what its --vary says. Without --vary
+the rows are a LoRA model and what has to stand beside it. Runs that are finished in
+--out are not run again.
+"""
+
+import json
+import pathlib
+import shlex
+import statistics
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from fedpeft_jax import cli
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.reporting import ConsoleReporter, format_bytes
+from fedpeft_jax.run_folder import RunFolder
+from fedpeft_jax.training import Run
+
+REFERENCES = (
+    "full=trained embedding=none",
+    "full=frozen embedding=none",
+    "full=frozen embedding=none full_init=random",
+    "full=frozen embedding=lora(rank=4)",
+    "full=frozen embedding=lora(rank=8)",
+)
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of every row")
+_VARY = flags.DEFINE_multi_string("vary", None, "a row: setting=value, with spaces")
+_OUT = flags.DEFINE_string("out", "runs/grid", "folder of all runs")
+
+
+def read_row(text: str, settings: dict[str, Any]) -> RunConfig:
+    """Returns the common settings, changed as a row says.
+
+    Raises:
+      InputError: for what is no setting, or no value of it.
+    """
+    changes: dict[str, Any] = {}
+    for word in shlex.split(text):
+        name, separator, value = word.partition("=")
+        if not separator or name not in settings:
+            raise InputError(f"--vary={text!r}: {word!r} is not setting=value")
+        try:
+            changes[name] = flags.FLAGS[name].parser.parse(value)
+        except ValueError as error:
+            raise InputError(f"--vary={text!r}: {error}") from None
+    return RunConfig(**{**settings, **changes})
+
+
+def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the summary of a run, from its folder if it is finished there.
+
+    Raises:
+      InputError: if the folder holds a run of other settings, or an unfinished one.
+    """
+    done = folder / "summary.json"
+    if done.exists():
+        summary: dict[str, Any] = json.loads(done.read_text())
+        if RunConfig(**summary["config"]) != config:
+            raise InputError(f"{folder} holds a run of other settings: set --out")
+        return summary
+    reporter = ConsoleReporter()
+    try:
+        return Run(config, RunFolder(folder, config.name), reporter).execute()
+    finally:
+        reporter.close()
+
+
+def print_table(rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints mean and standard deviation over seeds, a row a setting."""
+    console = Console(highlight=False)
+    table = Table(title="test items: mean ± standard deviation over seeds")
+    table.add_column("")
+    metrics = [
+        (ranking, name)
+        for ranking in ("sampled", "full")
+        for name in ("hit_rate@10", "ndcg@10")
+    ]
+    for ranking, name in metrics:
+        table.add_column(f"{name}\n{ranking}", justify="right")
+    table.add_column("bytes sent", justify="right")
+    table.add_column("of full", justify="right")
+
+    def cells(values: list[list[float]]) -> list[str]:
+        spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
+        return [
+            f"{statistics.fmean(v):.4f} ± {s:.4f}"
+            for v, s in zip(values, spread, strict=True)
+        ]
+
+    for text, summaries in rows.items():
+        test = [summary["metrics"]["test"] for summary in summaries]
+        traffic = summaries[0]["communication"]
+        table.add_row(
+            text,
+            *cells([[t[ranking][name] for t in test] for ranking, name in metrics]),
+            format_bytes(traffic["total_bytes"]),
+            f"{100 * traffic['fraction_of_full']:.1f} %",
+        )
+    for name, baseline in summaries[0]["baselines"].items():
+        found = [baseline["test"][ranking][metric] for ranking, metric in metrics]
+        table.add_row(name.replace("_", " "), *(f"{x:.4f}" for x in found), "", "")
+    console.print(table)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the grid; returns the exit code."""
+
+    def work() -> None:
+        settings = cli.settings_from_flags()
+        settings.pop("out", None)
+        texts = _VARY.value or list(REFERENCES)
+        configs = {text: read_row(text, settings) for text in texts}
+        try:
+            seeds = [int(seed) for seed in _SEEDS.value]
+        except ValueError:
+            raise InputError(f"--seeds={','.join(_SEEDS.value)}: write 0,1,2") from None
+        rows: dict[str, list[dict[str, Any]]] = {text: [] for text in configs}
+        for seed in seeds:
+            for number, (text, config) in enumerate(configs.items()):
+                print(f"row {number} ({text}), seed {seed}", flush=True)
+                folder = pathlib.Path(_OUT.value) / f"row{number}-seed{seed}"
+                seeded = RunConfig(**{**vars(config), "seed": seed})
+                rows[text].append(run_once(seeded, folder))
+        print_table(rows)
+
+    return cli.exit_code(work, argv)
+
+
+if __name__ == "__main__":
+    cli.define_flags(leave_out=("seed", "out"))
+    cli.start(main)

@@ -1,0 +1,183 @@
+"""Small federated problems, and an engine that runs rounds of them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedpeft_jax.backbones import BACKBONES
+from fedpeft_jax.data.clients import make_client_data, make_store, read_history
+from fedpeft_jax.data.splits import Split
+from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding
+from fedpeft_jax.federated.aggregators import Aggregator, mean
+from fedpeft_jax.federated.client import LocalTraining, Purpose
+from fedpeft_jax.federated.cohorts import Tiles, make_tiles, plan_cohorts
+from fedpeft_jax.federated.round import make_run_rounds
+from fedpeft_jax.federated.state import init_private, init_server, make_state
+from fedpeft_jax.losses import bpr
+from fedpeft_jax.roles import FROZEN
+from fedpeft_jax.specs import resolve
+
+ADAM = optax.adam(0.05)
+
+
+def make_split(trains, num_items):
+    """A split with these training items and nothing held out."""
+    nobody = np.full(len(trains), -1, np.int32)
+    return Split(
+        name="toy",
+        num_items=num_items,
+        offsets=np.cumsum([0, *map(len, trains)]),
+        train=np.concatenate([np.sort(t) for t in trains]).astype(np.int32),
+        valid=nobody,
+        test=nobody,
+    )
+
+
+def random_split(counts, num_items, seed=0):
+    """A split whose clients have `counts` random items each."""
+    rng = np.random.default_rng(seed)
+    return make_split(
+        [rng.choice(num_items, n, replace=False) for n in counts], num_items
+    )
+
+
+def make_model(
+    num_items, full="trained", embedding=None, backbone="fedmf", features=4, **kwargs
+):
+    """A model of registered parts: `embedding` and `backbone` are specs."""
+    compressed = embedding and resolve(embedding, EMBEDDINGS, "embedding")
+    return resolve(backbone, BACKBONES, "backbone")(
+        item_embedding=ItemEmbedding(num_items, features, full, compressed), **kwargs
+    )
+
+
+def make_training(model, loss=bpr, optimizer=None, **kwargs):
+    """Local training with Adam at 0.05 unless said."""
+    return LocalTraining(
+        model=model,
+        loss=loss,
+        optimizer=optimizer or ADAM,
+        num_items=model.item_embedding.num_items,
+        **kwargs,
+    )
+
+
+def copy(tree):
+    """The same arrays in buffers of their own, for a function that donates them."""
+    return jax.tree.map(lambda x: x.copy(), tree)
+
+
+def client_key(key, round_, client_id):
+    """A client's key of a round, as the design defines it."""
+    return jax.random.fold_in(jax.random.fold_in(key, round_), client_id)
+
+
+def client_data(split, key, round_, client_id, capacity=None, num_negatives=1):
+    """What a client trains on in a round."""
+    capacity = capacity or int(max(split.counts))
+    return _client_data(
+        make_store(split), key, round_, client_id, capacity, split.num_items,
+        num_negatives,
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _client_data(store, key, round_, client_id, capacity, num_items, num_negatives):
+    history = read_history(store, client_id, capacity=capacity, num_items=num_items)
+    key = jax.random.fold_in(client_key(key, round_, client_id), Purpose.NEGATIVES)
+    return make_client_data(
+        key, history, num_items=num_items, num_negatives=num_negatives
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Engine:
+    """Everything that rounds of one problem need; compiled once.
+
+    The plan always has `plan_rounds` rounds, whatever number of them is run.
+    """
+
+    split: Split
+    training: LocalTraining
+    cohort_size: int
+    aggregator: Aggregator = dataclasses.field(default_factory=mean)
+    tiles: Tiles | None = None
+    plan_rounds: int = 3
+    seed: int = 0
+
+    @functools.cached_property
+    def shapes(self):
+        return self.tiles or make_tiles(
+            self.split.counts, self.cohort_size, max_buckets=1
+        )
+
+    @functools.cached_property
+    def run(self):
+        return make_run_rounds(self.training, self.aggregator, self.shapes)
+
+    @functools.cached_property
+    def store(self):
+        return make_store(self.split)
+
+    def start(self, fitted=None):
+        """The state before the first round, and the frozen tables."""
+        model, keys = self.training.model, [jax.random.key(i) for i in range(3)]
+        server = init_server(model, keys[0], fitted)
+        private = init_private(model, keys[1], self.split.num_clients, server)
+        return make_state(server, private, self.aggregator, keys[2]), server[FROZEN]
+
+    def plan(self, first_round):
+        return plan_cohorts(
+            self.shapes,
+            self.split.counts,
+            cohort_size=self.cohort_size,
+            seed=self.seed,
+            first_round=first_round,
+            num_rounds=self.plan_rounds,
+        )
+
+    def arguments(self, state, frozen, num_rounds):
+        """What `run` is called with."""
+        plan = self.plan(int(state.round))
+        return (
+            copy(state),
+            frozen,
+            self.store,
+            jnp.asarray(plan.client_ids),
+            jnp.asarray(plan.num_tiles),
+            jnp.int32(num_rounds),
+        )
+
+    def rounds(self, state, frozen, num_rounds=1):
+        """The state after some rounds, and their report."""
+        return self.run(*self.arguments(state, frozen, num_rounds))
+
+
+def assert_same(actual, expected):
+    """Two trees are equal bit for bit."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_close(actual, expected, rtol=1e-5, atol=1e-6):
+    """Two trees are equal up to rounding."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def largest_change(after, before):
+    """The largest absolute difference of two trees."""
+    return max(
+        float(jnp.max(jnp.abs(a - b)))
+        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+    )

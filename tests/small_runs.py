@@ -1,0 +1,125 @@
+"""Whole runs in seconds: 60 users, 40 items, and programs that compile once.
+
+The compiler does not optimise and keeps what it compiled, so that the runs of a module
+that differ in nothing it sees share their programs.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import json
+import pathlib
+import tempfile
+from typing import Any, NamedTuple
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from fedpeft_jax import preparation, training
+from fedpeft_jax.checkpoint import load_parameters
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.data import DATASETS, load_synthetic
+from fedpeft_jax.run_folder import RunFolder
+from fedpeft_jax.training import Run
+
+NUM_USERS, NUM_ITEMS, FEATURES = 60, 40, 8
+ROOT = pathlib.Path(__file__).parents[1]
+
+SETTINGS: dict[str, Any] = {
+    "rounds": 6,
+    "warm_up_rounds": 2,
+    "eval_every": 2,
+    "features": FEATURES,
+    "num_candidates": 10,
+    "server_optimizer": "sgd(learning_rate=1.0)",
+}
+"""A run with both phases: 2 rounds that train the table, 4 that train LoRA."""
+
+TRAINED = {**SETTINGS, "full": "trained", "embedding": "none", "warm_up_rounds": None}
+"""The paper's Full, whose program is the warm-up's of `SETTINGS`."""
+
+_FOLDER = tempfile.TemporaryDirectory()
+_JAX = {
+    "jax_disable_most_optimizations": True,
+    "jax_compilation_cache_dir": _FOLDER.name,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+}
+
+
+class Finished(NamedTuple):
+    """What a run left behind."""
+
+    summary: dict
+    params: dict
+    history: list
+    path: pathlib.Path
+
+
+@contextlib.contextmanager
+def small_runs():
+    """The context that every run here is made in."""
+    before = {name: getattr(jax.config, name) for name in _JAX}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            DATASETS,
+            "synthetic",
+            lambda data_dir, seed: load_synthetic(seed, NUM_USERS, NUM_ITEMS),
+        )
+        pretrain = functools.partial(
+            preparation.pretrain_autoencoder,
+            hidden=(16,),
+            epochs=100,
+            learning_rate=1e-2,
+            noise=0.1,
+        )
+        patch.setattr(preparation, "pretrain_autoencoder", pretrain)
+        tiles = functools.partial(training.make_tiles, max_buckets=1)
+        patch.setattr(training, "make_tiles", tiles)
+        for name, value in _JAX.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+def finish(path, **settings):
+    """Runs `SETTINGS`, but for what is given, into a new folder."""
+    config = RunConfig(**{**SETTINGS, **settings})
+    summary = Run(config, RunFolder(path, config.name)).execute()
+    return Finished(
+        summary, load_parameters(path / "checkpoints" / "final"), history(path), path
+    )
+
+
+def history(path):
+    """The entries of a run's `metrics.jsonl`."""
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@functools.cache
+def finished():
+    """The run of `SETTINGS`, made once."""
+    return finish(pathlib.Path(_FOLDER.name) / "finished")
+
+
+@functools.cache
+def finished_trained():
+    """The run of `TRAINED`, made once."""
+    return finish(pathlib.Path(_FOLDER.name) / "trained", **TRAINED)
+
+
+@functools.cache
+def load_cli():
+    """The module experiments/run.py, with all of its flags defined."""
+    path = ROOT / "experiments" / "run.py"
+    spec = importlib.util.spec_from_file_location("fedpeft_jax_cli", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.define_flags()
+    return module

@@ -1,0 +1,90 @@
+"""Parameters on disk: what comes back, and what a user reads when it cannot."""
+
+import errno
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from fedpeft_jax.checkpoint import load_parameters, save_parameters
+from fedpeft_jax.errors import InputError
+
+
+def tree():
+    rng = np.random.default_rng(0)
+    return {
+        "params": {"B": rng.normal(size=(4, 3)).astype(np.float32)},
+        "rows": {},
+        "frozen": {"codes": np.arange(6, dtype=np.int32).reshape(3, 2)},
+        "private": {"user": np.array([0.1, -0.0, np.inf, np.nan], np.float32)},
+    }
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "checkpoints" / "final"
+    save_parameters(path, tree())
+    return path
+
+
+def assert_one_line(caught, *parts):
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+def test_round_trip_bit_for_bit(saved):
+    found, expected = load_parameters(saved), tree()
+    assert set(found) == set(expected)
+    assert found["rows"] == {}
+    for role, name in (("params", "B"), ("frozen", "codes"), ("private", "user")):
+        assert isinstance(found[role][name], np.ndarray)
+        assert found[role][name].dtype == expected[role][name].dtype
+        assert found[role][name].tobytes() == expected[role][name].tobytes()
+
+
+def test_saving_again_replaces(saved):
+    save_parameters(saved, {"params": {"w": np.ones(2, np.float32)}})
+    found = load_parameters(saved)
+    assert list(found) == ["params"]
+    assert found["params"]["w"].tolist() == [1.0, 1.0]
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load_parameters(tmp_path / "absent")
+    assert_one_line(caught, tmp_path / "absent", "name a folder under checkpoints/")
+
+
+@pytest.mark.parametrize("damage", ["no metadata", "no manifest", "garbage", "empty"])
+def test_damaged(saved, damage):
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    if damage == "no metadata":
+        (saved / "_METADATA").unlink()
+    elif damage == "no manifest":
+        (saved / "manifest.ocdbt").unlink()
+    else:
+        for path in files:
+            path.unlink() if damage == "empty" else path.write_bytes(b"garbage" * 9)
+    with pytest.raises(InputError) as caught:
+        load_parameters(saved)
+    assert_one_line(caught, "cannot read the parameters at", saved)
+
+
+def test_unwritable(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError) as caught:
+        save_parameters(tmp_path / "file" / "final", tree())
+    assert_one_line(caught, "cannot write", tmp_path / "file" / "final", "set --out")
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", full)
+    with pytest.raises(InputError) as caught:
+        save_parameters(tmp_path / "final", tree())
+    assert_one_line(caught, "No space left on device", "free some space")
+    assert not (tmp_path / "final").exists()

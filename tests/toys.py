@@ -1,0 +1,134 @@
+"""Toy plugins: what it takes to add an embedding, a recommender, a loss, an aggregator.
+
+Each is a class or a function and one line of a registry, and between them they use
+every hook there is: values that are fitted to item text, codes in `frozen`, a private
+network that starts alike everywhere, a local schedule, several negatives a positive,
+and more than one summable statistic.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedpeft_jax.backbones.base import Backbone
+from fedpeft_jax.embeddings.base import CompressedEmbedding, take
+from fedpeft_jax.federated.aggregators import Aggregator, Statistics
+from fedpeft_jax.losses import masked_mean
+from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED, private
+
+
+class Codes(CompressedEmbedding):
+    """Items share the vectors of a codebook; who shares which is fitted and frozen."""
+
+    num_codes: int = 3
+
+    def setup(self):
+        self.codebook = self.param(
+            "codebook", nn.initializers.normal(0.1), (self.num_codes, self.features)
+        )
+        self.codes = self.variable(FROZEN, "codes", jnp.zeros, self.num_items, int)
+
+    def __call__(self, ids=None):
+        return self.codebook[take(self.codes.value, ids)]
+
+    def inner(self, ids, vector):
+        return (self.codebook @ vector)[take(self.codes.value, ids)]
+
+    def fit(self, key, item_features):
+        latents = np.asarray(item_features.latents)
+        codes = np.argsort(np.argsort(latents[:, 0])) * self.num_codes // len(latents)
+        means = [latents[codes == code].mean(axis=0) for code in range(self.num_codes)]
+        return {
+            FROZEN: {"codes": jnp.asarray(codes, jnp.int32)},
+            SHARED: {"codebook": jnp.asarray(np.stack(means), jnp.float32)},
+        }
+
+
+class ScoreFunction(Backbone):
+    """A private network scores items; it is trained before the item embedding."""
+
+    width: int = 3
+    private_init = "common"
+    local_schedule = ((PRIVATE,), (SHARED, ROWS))
+
+    def setup(self):
+        self.hidden = private(nn.Dense)(self.width)
+        self.output = private(nn.Dense)(1)
+
+    def score(self, history, ids, *, deterministic):
+        return self.output(nn.tanh(self.hidden(self.item_embedding(ids))))[..., 0]
+
+
+class Neighbours(Backbone):
+    """A user vector, a shared layer, and the mean of the client's own items."""
+
+    def setup(self):
+        self.user = self.variable(
+            PRIVATE,
+            "user",
+            lambda: nn.initializers.normal(0.1)(
+                self.make_rng("params"), (self.item_embedding.features,)
+            ),
+        )
+        self.mix = nn.Dense(self.item_embedding.features)
+
+    def score(self, history, ids, *, deterministic):
+        own = self.item_embedding(history.ids)
+        taste = masked_mean_of_rows(own, history.mask)
+        return self.item_embedding.inner(ids, self.user.value + self.mix(taste))
+
+
+def masked_mean_of_rows(rows, mask):
+    """The mean over the items of a history: [N, D] -> [D]."""
+    weights = mask / jnp.maximum(jnp.sum(mask), 1)
+    return weights.astype(rows.dtype) @ rows
+
+
+def cross_entropy(positives, negatives, mask):
+    """Binary cross-entropy of a positive and the mean over its M negatives."""
+    from_negatives = jnp.mean(jax.nn.softplus(negatives), axis=1)
+    return masked_mean(jax.nn.softplus(-positives) + from_negatives, mask)
+
+
+def second_moment():
+    """The weighted mean over one plus the root of the weighted second moment."""
+
+    def scaled(update, power):
+        return jax.tree.map(
+            lambda x: update.weight * x**power, (update.shared, update.rows)
+        )
+
+    def map_update(update):
+        (first, first_rows), (second, second_rows) = (
+            scaled(update, 1),
+            scaled(update, 2),
+        )
+        return Statistics(
+            {"first": first, "second": second, "weight": update.weight},
+            {"first": first_rows, "second": second_rows},
+        )
+
+    def apply(statistics, state, params, key):
+        weight = statistics.dense["weight"]
+
+        def combine(first, second):
+            return first / weight / (1.0 + jnp.sqrt(second / weight))
+
+        step = {
+            SHARED: jax.tree.map(
+                combine, statistics.dense["first"], statistics.dense["second"]
+            ),
+            ROWS: jax.tree.map(
+                combine, statistics.rows["first"], statistics.rows["second"]
+            ),
+        }
+        return step, state + 1
+
+    return Aggregator(lambda params: jnp.int32(0), map_update, apply)
+
+
+EMBEDDINGS = {"toy_codes": Codes}
+BACKBONES = {"toy_score_function": ScoreFunction, "toy_neighbours": Neighbours}
+LOSSES = {"toy_cross_entropy": lambda: cross_entropy}
+AGGREGATORS = {"toy_second_moment": second_moment}
