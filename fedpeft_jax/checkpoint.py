@@ -44,6 +44,8 @@ def load_parameters(path: pathlib.Path) -> PyTree:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(path.absolute()).item_metadata
+            if metadata is None:  # Orbax warns and goes on.
+                raise ValueError("its metadata are damaged")
             target = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
             return checkpointer.restore(path.absolute(), target)
     except (OSError, ValueError, KeyError) as error:

@@ -5,6 +5,7 @@ Python users, command-line flags, checkpoints and result files share this one sc
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,8 +137,10 @@ class RunConfig:
                 f"cohort_fraction={self.cohort_fraction} is no share: "
                 "it must be above 0 and at most 1"
             )
-        if self.latent_scale <= 0:
-            raise InputError(f"latent_scale={self.latent_scale} must be above 0")
+        if not 0 < self.latent_scale < math.inf:
+            raise InputError(
+                f"latent_scale={self.latent_scale} must be above 0 and finite"
+            )
         if self.full == "none" and self.full_init != "text":
             raise InputError("full_init has no effect with full=none: leave it out")
         if not 0 <= self.warm_up <= self.rounds:

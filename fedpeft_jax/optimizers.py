@@ -32,8 +32,13 @@ def adagrad(
 def yogi(
     learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-3
 ) -> optax.GradientTransformation:
-    """Yogi (Zaheer et al., NeurIPS 2018); on the server, FedYogi."""
-    return optax.yogi(learning_rate, b1=b1, b2=b2, eps=eps)
+    """Yogi (Zaheer et al., NeurIPS 2018); on the server, FedYogi.
+
+    Its moments start at zero and not at optax's 1e-6, which would move every parameter
+    that has no gradient.
+    """
+    scale = optax.scale_by_yogi(b1, b2, eps, initial_accumulator_value=0.0)
+    return optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
 
 
 # No weight decay among them: a row that a client did not touch must not move.

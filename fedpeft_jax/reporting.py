@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeRemainingColumn
@@ -83,25 +84,44 @@ class ConsoleReporter(Reporter):
             self._bars = None
 
 
-def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
-    """Prints a run's accuracy beside the trivial baselines, then its cost."""
+def print_summary(
+    summary: dict[str, Any],
+    references: Iterable[dict[str, Any]] = (),
+    console: Console | None = None,
+) -> None:
+    """Prints a run's accuracy beside the trivial baselines, then its cost.
+
+    Args:
+      summary: as `summary.json` holds it.
+      references: summaries of other runs to set beside it.
+      console: standard output by default.
+    """
     console = console or Console(file=sys.stdout, highlight=False)
     config, data = summary["config"], summary["dataset"]
     title = (
-        f"{config['dataset']}: test items of {data['evaluated_users']} users "
+        f"{config['dataset']}: the test items of {data['evaluated_users']} users, "
         f"after {config['rounds']} rounds, seed {config['seed']}"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     table.add_column("", no_wrap=True)
-    ranked = f"{config['num_candidates']} negatives", f"all {data['items']} items"
-    for ranking in ranked:
+    for ranking in ("sampled", "all"):
         table.add_column(f"HR@10\n{ranking}", justify="right")
         table.add_column(f"NDCG@10\n{ranking}", justify="right")
-    name = f"{config['backbone']}: {config['full']} + {config['embedding']}"
-    table.add_row(name, *_cells(summary["metrics"]["test"]), style="bold")
+    table.add_column("bytes\nsent", justify="right", no_wrap=True)
+    for one in (summary, *references):
+        setting = one["config"]
+        name = f"{setting['backbone']}: {setting['full']} + {setting['embedding']}"
+        size = format_bytes(one["communication"]["total_bytes"])
+        style = "bold" if one is summary else None
+        table.add_row(name, *_cells(one["metrics"]["test"]), size, style=style)
     for baseline, metrics in summary["baselines"].items():
         table.add_row(baseline.replace("_", " "), *_cells(metrics["test"]))
     console.print(table)
+    console.print(
+        f"sampled: ranked against {config['num_candidates']} negatives; all: against "
+        f"the {data['items']} items that the user has not trained on",
+        soft_wrap=True,
+    )
     for line in _cost_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
 

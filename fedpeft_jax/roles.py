@@ -103,7 +103,8 @@ def private(module: type[nn.Module]) -> type[nn.Module]:
     """Returns a module class whose parameters live in the `private` collection.
 
     Standard layers keep their weights in `params`, which are shared. Wrapped, the same
-    layer belongs to the client alone.
+    layer belongs to the client alone. (To make its parameters beside others that exist
+    already, `mutable` must name `params` too, as `init_private` does.)
 
     Args:
       module: a Flax module class, e.g. `nn.Dense`.

@@ -62,6 +62,8 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         if call.args or any(k.arg is None for k in call.keywords):
             raise ValueError
         kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        if len(kwargs) < len(call.keywords):  # an argument twice
+            raise ValueError
     except (SyntaxError, ValueError, TypeError):
         raise InputError(form) from None
     return call.func.id, kwargs

@@ -94,9 +94,9 @@ def test_it_is_frozen_takes_keywords_only_and_survives_json():
         ({"cohort_fraction": 0.0}, "cohort_fraction=0.0 is no share"),
         ({"cohort_fraction": 1.01}, "cohort_fraction=1.01 is no share"),
         ({"cohort_fraction": math.nan}, "cohort_fraction=nan is no share"),
-        ({"latent_scale": 0.0}, "latent_scale=0.0 must be above 0"),
-        ({"latent_scale": math.nan}, "latent_scale=nan must be above 0"),
-        ({"latent_scale": math.inf}, "latent_scale=inf must be above 0"),
+        ({"latent_scale": 0.0}, "latent_scale=0.0 must be above 0 and finite"),
+        ({"latent_scale": math.nan}, "latent_scale=nan must be above 0 and finite"),
+        ({"latent_scale": math.inf}, "latent_scale=inf must be above 0 and finite"),
         (
             {"full": "none", "full_init": "random"},
             "full_init has no effect with full=none: leave it out",

@@ -143,7 +143,8 @@ def make_tiles(
       >>> make_tiles(np.repeat([5, 50], [90, 10]), 20, tile_rows=100)
       Tiles(capacities=(50, 5), sizes=(2, 20))
     """
-    capacities = _capacities(np.asarray(counts), max_buckets)
+    # A client without training items still takes a place.
+    capacities = _capacities(np.maximum(counts, 1), max_buckets)
     bound = min(cohort_size, client_chunk or cohort_size)
     sizes = tuple(int(np.clip(tile_rows // c, 1, bound)) for c in capacities)
     return Tiles(capacities, sizes)

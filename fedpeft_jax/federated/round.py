@@ -106,6 +106,7 @@ def make_run_rounds(
             return t + 1, state, RoundReport(losses, finite)
 
         report = RoundReport(jnp.zeros(client_ids.shape[0]), jnp.bool_(True))
+        num_rounds = jnp.minimum(num_rounds, client_ids.shape[0])
         start = (jnp.zeros_like(num_rounds), state, report)
         _, state, report = jax.lax.while_loop(go_on, body, start)
         return state, report

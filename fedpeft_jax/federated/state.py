@@ -111,7 +111,11 @@ def make_state(
     key: Key,
     round_: int = 0,
 ) -> RoundState:
-    """Returns the state before a phase's first round; server optimizers start anew."""
+    """Returns the state before a phase's first round; server optimizers start anew.
+
+    The state is given away with the first call of `run_rounds`: the arrays of `server`
+    and `private` are deleted with it, the key is a copy.
+    """
     params = select(server, (SHARED, ROWS))
     return RoundState(
         shared=params[SHARED],
@@ -119,7 +123,7 @@ def make_state(
         private=private,
         aggregator=aggregator.init(params),
         round=jnp.int32(round_),
-        key=key,
+        key=key.copy(),
     )
 
 
