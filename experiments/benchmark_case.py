@@ -104,7 +104,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     run = make_run_rounds(training, aggregator, tiles)
     arrays = [jnp.asarray(x) for x in plans[0]]
     num_rounds = jnp.int32(rounds)
-    compiled = run.lower(state, *fixed, *arrays, num_rounds).compile()  # type: ignore[attr-defined]
+    compiled = run.lower(state, *fixed, *arrays, num_rounds).compile()
     lap("compile")
     compile_s = seconds.pop("compile")
     for chunk, plan in enumerate(plans):

@@ -35,6 +35,9 @@ REFERENCES = (
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of every row")
 _VARY = flags.DEFINE_multi_string("vary", None, "a row: setting=value, with spaces")
+_TARGET = flags.DEFINE_enum(
+    "target", "test", ["valid", "test"], "items that are printed; tune on valid"
+)
 _OUT = flags.DEFINE_string("out", "runs/grid", "folder of all runs")
 
 
@@ -75,10 +78,10 @@ def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
         reporter.close()
 
 
-def print_table(rows: dict[str, list[dict[str, Any]]]) -> None:
+def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     """Prints mean and standard deviation over seeds, a row a setting."""
     console = Console(highlight=False)
-    table = Table(title="test items: mean ± standard deviation over seeds")
+    table = Table(title=f"{target} items: mean ± standard deviation over seeds")
     table.add_column("")
     metrics = [
         (ranking, name)
@@ -98,17 +101,17 @@ def print_table(rows: dict[str, list[dict[str, Any]]]) -> None:
         ]
 
     for text, summaries in rows.items():
-        test = [summary["metrics"]["test"] for summary in summaries]
+        found = [summary["metrics"][target] for summary in summaries]
         traffic = summaries[0]["communication"]
         table.add_row(
             text,
-            *cells([[t[ranking][name] for t in test] for ranking, name in metrics]),
+            *cells([[m[ranking][name] for m in found] for ranking, name in metrics]),
             format_bytes(traffic["total_bytes"]),
             f"{100 * traffic['fraction_of_full']:.1f} %",
         )
     for name, baseline in summaries[0]["baselines"].items():
-        found = [baseline["test"][ranking][metric] for ranking, metric in metrics]
-        table.add_row(name.replace("_", " "), *(f"{x:.4f}" for x in found), "", "")
+        values = [baseline[target][ranking][metric] for ranking, metric in metrics]
+        table.add_row(name.replace("_", " "), *(f"{x:.4f}" for x in values), "", "")
     console.print(table)
 
 
@@ -131,7 +134,7 @@ def main(argv: list[str]) -> int:
                 folder = pathlib.Path(_OUT.value) / f"row{number}-seed{seed}"
                 seeded = RunConfig(**{**vars(config), "seed": seed})
                 rows[text].append(run_once(seeded, folder))
-        print_table(rows)
+        print_table(rows, _TARGET.value)
 
     return cli.exit_code(work, argv)
 

@@ -15,7 +15,7 @@ from fedpeft_jax.config import RunConfig
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.training import DivergedError
 
-_DEFINE = {
+_DEFINE: dict[type, Callable[..., object]] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -79,7 +79,7 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX is told where."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "fedpeft_jax" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(folder))

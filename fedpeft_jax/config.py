@@ -37,6 +37,20 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 WARM_UP_ROUNDS = 20
 """Default warm-up of a frozen table with a compressed part beside it (the paper's)."""
 
+_MINIMA = {
+    "features": 1,
+    "num_candidates": 1,
+    "num_negatives": 1,
+    "rounds": 1,
+    "local_epochs": 1,
+    "eval_every": 1,
+    "local_batch_size": 0,
+    "client_chunk": 0,
+    "tile_rows": 1,
+    "seed": 0,
+    "data_seed": 0,
+}
+
 
 def _setting(default: Any, help_: str, choices: tuple[str, ...] = ()) -> Any:
     return dataclasses.field(
@@ -123,10 +137,7 @@ class RunConfig:
                     f"{field.name}={value!r} is not known: "
                     f"use one of {', '.join(choices)}"
                 )
-        minima = {"features": 1, "num_candidates": 1, "num_negatives": 1, "rounds": 1,
-                  "local_epochs": 1, "eval_every": 1, "local_batch_size": 0,
-                  "client_chunk": 0, "tile_rows": 1, "seed": 0, "data_seed": 0}  # fmt: skip
-        for name, least in minima.items():
+        for name, least in _MINIMA.items():
             if getattr(self, name) < least:
                 raise InputError(
                     f"{name}={getattr(self, name)} is too small: "

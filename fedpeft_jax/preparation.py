@@ -62,9 +62,9 @@ def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
     dataset = load_dataset(config.dataset, config.data_dir, config.data_seed)
     split = leave_one_out(dataset)
     reporter.note(
-        f"{dataset.name}: {dataset.num_users} users ({len(split.evaluated)} evaluated), "
-        f"{dataset.num_items} items, {len(split.train)} training pairs, split by "
-        f"{split.name}"
+        f"{dataset.name}: {dataset.num_users} users "
+        f"({len(split.evaluated)} evaluated), {dataset.num_items} items, "
+        f"{len(split.train)} training pairs, split by {split.name}"
     )
     check_cohort_size(config.cohort(split.num_clients), split.num_clients)
     for note in dataset.notes:

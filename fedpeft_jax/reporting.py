@@ -7,8 +7,13 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 _PLAIN_SECONDS = 2.0
@@ -102,7 +107,9 @@ def print_summary(
         f"{config['dataset']}: the test items of {data['evaluated_users']} users, "
         f"after {config['rounds']} rounds, seed {config['seed']}"
     )
-    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
+    )
     table.add_column("", no_wrap=True)
     for ranking in ("sampled", "all"):
         table.add_column(f"HR@10\n{ranking}", justify="right")

@@ -18,7 +18,6 @@ import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from fedpeft_jax.typing import Array, PyTree, Variables
 
@@ -62,6 +61,7 @@ def gather_rows(tables: PyTree, item_ids: Array) -> PyTree:
       The same tree with arrays [K, ...].
 
     Example:
+      >>> import jax.numpy as jnp
       >>> gather_rows({"t": jnp.arange(4.0) * 10}, jnp.array([2, 0, 4]))["t"].tolist()
       [20.0, 0.0, 30.0]
     """
@@ -80,19 +80,19 @@ def scatter_add_rows(tables: PyTree, item_ids: Array, values: PyTree) -> PyTree:
       Tables like `tables`.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> ids, values = jnp.array([1, 1, 3]), {"t": jnp.array([1.0, 2.0, 9.0])}
       >>> scatter_add_rows({"t": jnp.zeros(3)}, ids, values)["t"].tolist()
       [0.0, 3.0, 0.0]
     """
-    return jax.tree.map(
-        lambda t, v: t.at[item_ids].add(v, mode="drop"), tables, values
-    )
+    return jax.tree.map(lambda t, v: t.at[item_ids].add(v, mode="drop"), tables, values)
 
 
 def num_bytes(tree: PyTree) -> int:
     """Returns the size of all arrays of a tree in bytes (arrays or their shapes).
 
     Example:
+      >>> import jax.numpy as jnp
       >>> num_bytes({"a": jnp.zeros((10, 4)), "b": jnp.zeros(2, jnp.int8)})
       162
     """
@@ -110,6 +110,7 @@ def private(module: type[nn.Module]) -> type[nn.Module]:
       module: a Flax module class, e.g. `nn.Dense`.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> layer = private(nn.Dense)(3)
       >>> sorted(layer.init(jax.random.key(0), jnp.ones(2)))
       ['private']

@@ -25,10 +25,11 @@ from fedpeft_jax.federated.state import (
 )
 from fedpeft_jax.preparation import Prepared, RunPurpose, prepare
 from fedpeft_jax.reporting import Reporter
-from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED, gather_rows
+from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.run_folder import RunFolder
+from fedpeft_jax.scoring import model_scores
 from fedpeft_jax.summary import summarize_run, valid_ndcg
-from fedpeft_jax.typing import Array, History, PyTree
+from fedpeft_jax.typing import PyTree
 
 # Rounds in one dispatch: enough to hide its cost, few enough for lively progress.
 _CHUNK = 25
@@ -36,29 +37,6 @@ _CHUNK = 25
 
 class DivergedError(RuntimeError):
     """Training gave a non-finite update; what was computed before is on disk."""
-
-
-def model_scores(model: Backbone) -> ScoreFn:
-    """Returns the evaluator's view of a model: all of its clients, vectorised.
-
-    The params are the variables by collection, private ones for all clients.
-    """
-
-    def score(
-        params: PyTree, client_ids: Array, history: History, ids: Array | None
-    ) -> Array:
-        server = {role: params[role] for role in (SHARED, ROWS, FROZEN)}
-
-        def one(private: PyTree, history: History, ids: Array | None) -> Array:
-            variables = {**server, PRIVATE: private}
-            return model.apply(
-                variables, history, ids, deterministic=True, method="score"
-            )
-
-        private = gather_rows(params[PRIVATE], client_ids)
-        return jax.vmap(one, (0, 0, None if ids is None else 0))(private, history, ids)
-
-    return score
 
 
 class Run:
@@ -117,7 +95,8 @@ class Run:
         self._evaluator = Evaluator(split, prepared.candidates)
 
         phases: dict[str, tuple[PhaseTraffic, int]] = {}
-        state, frozen = None, {}
+        state: RoundState | None = None
+        frozen: PyTree = {}
         for name, model, stop in self._phases(split.num_items):
             state, frozen = self._enter(name, model, prepared, state, frozen)
             variables = {SHARED: state.shared, ROWS: state.rows}

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     # What a run is made of; `training` puts it together.
     "evaluation": LEAVES | {"data"},
     "baselines": LEAVES | {"data"},
+    "scoring": LEAVES | {"backbones.base", "evaluation"},
     "communication": LEAVES,
     "checkpoint": LEAVES,
     "reporting": LEAVES,

@@ -40,7 +40,7 @@ class ClientHistory(NamedTuple):
 
     client_id: Array
     positives: Array
-    count: Array
+    count: Array  # type: ignore[assignment]  # tuples have a method of that name
 
 
 class ClientData(NamedTuple):

@@ -22,8 +22,8 @@ class ItemFeatures(NamedTuple):
       latents: float32[I, D], normalised initial embeddings, or None.
     """
 
-    encodings: np.ndarray | None
-    latents: np.ndarray | None
+    encodings: np.ndarray | Array | None
+    latents: np.ndarray | Array | None
 
 
 def take(table: Array, ids: Array | None) -> Array:

@@ -15,12 +15,12 @@ from fedpeft_jax.typing import Array
 class LoRA(CompressedEmbedding):
     r""":math:`compressed(i) = \frac{\alpha}{k} B a_i`, `A [I, k]`, `B [D, k]`.
 
-    `B` starts at zero, so the first forward pass is the frozen table's, bit for bit, and
-    only `B` has a gradient. Under Adam the size of `B`'s step does not depend on `A`, so
-    learning starts at once whatever the scale of `A`; that scale sets the balance. With
-    a small `A`, `B` has to grow before the product counts, and a step of an item's own
-    `a_i` then moves its embedding far. On MovieLens-1M's validation items 0.1 was as
-    good as 0.3 or better, and 1.0 or 3.0 slower to learn.
+    `B` starts at zero, so the first forward pass is the frozen table's bit for bit, and
+    only `B` has a gradient. Under Adam the size of `B`'s step does not depend on `A`,
+    so learning starts at once whatever the scale of `A`; that scale sets the balance.
+    With a small `A`, `B` has to grow before the product counts, and a step of an item's
+    own `a_i` then moves its embedding far. On MovieLens-1M's validation items 0.1 was
+    as good as 0.3 or better.
 
     Args:
       rank: k, at least 1.

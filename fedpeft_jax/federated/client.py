@@ -1,7 +1,7 @@
 """One client's participation in one round. Nothing here knows of a second client."""
 
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +137,7 @@ def _loss(
     key: Key,
 ) -> Array:
     def score(ids: Array | None) -> Array:
-        return training.model.apply(
+        scores: Any = training.model.apply(
             variables,
             data.history,
             ids,
@@ -145,11 +145,12 @@ def _loss(
             rngs={"dropout": key},
             method="score",
         )
+        return scores
 
     if batch is None:
         # Every gathered row is scored once, however many pairs it is part of.
-        scores = pair_scores(score(None), data, num_items=training.num_items)
-        return training.loss(*scores, data.mask)
+        pairs = pair_scores(score(None), data, num_items=training.num_items)
+        return training.loss(*pairs, data.mask)
     positives, negatives = data.positives[batch.pairs], data.negatives[batch.pairs]
     scores = score(jnp.concatenate([positives[:, None], negatives], axis=1))
     return training.loss(scores[:, 0], scores[:, 1:], batch.mask)

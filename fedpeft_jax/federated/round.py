@@ -6,7 +6,6 @@ vectorised here and nowhere else.
 """
 
 import enum
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,15 +59,9 @@ class RoundReport(NamedTuple):
     finite: Array
 
 
-RunRounds = Callable[
-    [RoundState, PyTree, ClientStore, Array, Array, Array],
-    tuple[RoundState, RoundReport],
-]
-
-
 def make_run_rounds(
     training: LocalTraining, aggregator: Aggregator, tiles: Tiles
-) -> RunRounds:
+) -> jax.stages.Wrapped:
     """Compiles rounds into one function, to be called chunk by chunk.
 
     Args:

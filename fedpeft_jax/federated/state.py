@@ -96,12 +96,12 @@ def keep_surviving(new: Variables, old: Variables) -> dict[str, Any]:
     flat = traverse_util.flatten_dict(dict(old))
     values = {path[1:]: value for path, value in flat.items()}
 
-    def choose(path: tuple[str, ...], value: Any) -> Any:
+    def choose(path: tuple[Any, ...], value: Any) -> Any:
         kept = values.get(path[1:], value)
         return kept if jnp.shape(kept) == jnp.shape(value) else value
 
     result = traverse_util.path_aware_map(choose, dict(new))
-    return _with_all_roles(result)
+    return _with_all_roles(dict(result))
 
 
 def make_state(
