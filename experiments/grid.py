@@ -16,6 +16,7 @@ import statistics
 from typing import Any
 
 from absl import flags
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -81,37 +82,41 @@ def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
 def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     """Prints mean and standard deviation over seeds, a row a setting."""
     console = Console(highlight=False)
-    table = Table(title=f"{target} items: mean ± standard deviation over seeds")
-    table.add_column("")
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("row")
     metrics = [
         (ranking, name)
         for ranking in ("sampled", "full")
         for name in ("hit_rate@10", "ndcg@10")
     ]
     for ranking, name in metrics:
-        table.add_column(f"{name}\n{ranking}", justify="right")
-    table.add_column("bytes sent", justify="right")
-    table.add_column("of full", justify="right")
+        label = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}[name]
+        table.add_column(f"{label}\n{ranking}", justify="right")
+    table.add_column("bytes\nsent", justify="right", no_wrap=True)
+    table.add_column("of\nfull", justify="right")
 
     def cells(values: list[list[float]]) -> list[str]:
         spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
         return [
-            f"{statistics.fmean(v):.4f} ± {s:.4f}"
+            f"{statistics.fmean(v):.3f} ±{f'{s:.3f}'.lstrip('0')}"
             for v, s in zip(values, spread, strict=True)
         ]
 
-    for text, summaries in rows.items():
+    seeds = len(next(iter(rows.values())))
+    console.print(f"{target} items, mean ± standard deviation over {seeds} seeds")
+    for number, (text, summaries) in enumerate(rows.items()):
+        console.print(f"row {number}: {text}", markup=False, soft_wrap=True)
         found = [summary["metrics"][target] for summary in summaries]
         traffic = summaries[0]["communication"]
         table.add_row(
-            text,
+            str(number),
             *cells([[m[ranking][name] for m in found] for ranking, name in metrics]),
             format_bytes(traffic["total_bytes"]),
-            f"{100 * traffic['fraction_of_full']:.1f} %",
+            f"{100 * traffic['fraction_of_full']:.1f}%",
         )
     for name, baseline in summaries[0]["baselines"].items():
         values = [baseline[target][ranking][metric] for ranking, metric in metrics]
-        table.add_row(name.replace("_", " "), *(f"{x:.4f}" for x in values), "", "")
+        table.add_row(name.replace("_", " "), *(f"{x:.3f}" for x in values), "", "")
     console.print(table)
 
 
@@ -141,4 +146,5 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     cli.define_flags(leave_out=("seed", "out"))
+    flags.adopt_module_key_flags(cli)  # for --help
     cli.start(main)

@@ -80,4 +80,5 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     cli.define_flags()
+    flags.adopt_module_key_flags(cli)  # for --help
     cli.start(main)

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from jax.experimental.compilation_cache import compilation_cache
 
-from fedpeft_jax import preparation, training
+from fedpeft_jax import cli, preparation, training
 from fedpeft_jax.checkpoint import load_parameters
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.data import DATASETS, load_synthetic
@@ -59,7 +61,7 @@ class Finished(NamedTuple):
 @contextlib.contextmanager
 def small_runs():
     """The context that every run here is made in."""
-    before = {name: getattr(jax.config, name) for name in _JAX}
+    before = {name: jax.config.values[name] for name in _JAX}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
             DATASETS,
@@ -115,11 +117,23 @@ def finished_trained():
 
 
 @functools.cache
-def load_cli():
+def load_run():
     """The module experiments/run.py, with all of its flags defined."""
     path = ROOT / "experiments" / "run.py"
-    spec = importlib.util.spec_from_file_location("fedpeft_jax_cli", path)
+    spec = importlib.util.spec_from_file_location("experiments_run", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.define_flags()
+    cli.define_flags()
     return module
+
+
+def run_cli(*arguments, **settings):
+    """The exit code of `run.py` with these arguments after those of `SETTINGS`."""
+    module = load_run()
+    given = [f"--{k}={v}" for k, v in {**SETTINGS, **settings}.items()]
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        try:
+            return module.main(cli.parse_flags(["run.py", *given, *arguments]))
+        except SystemExit as stop:
+            return stop.code
