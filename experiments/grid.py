@@ -57,7 +57,7 @@ def read_row(text: str, settings: dict[str, Any]) -> RunConfig:
             changes[name] = flags.FLAGS[name].parser.parse(value)
         except ValueError as error:
             raise InputError(f"--vary={text!r}: {error}") from None
-    return RunConfig(**{**settings, **changes})
+    return cli.config_beside_others({**settings, **changes})
 
 
 def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:

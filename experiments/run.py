@@ -39,13 +39,9 @@ def references(config: RunConfig, folder: pathlib.Path) -> Iterator[RunConfig]:
     """The same run without a compressed part: the table trained, and frozen."""
     for full in ("trained", "frozen"):
         if (config.full, config.embedding) != (full, "none"):
-            yield dataclasses.replace(
-                config,
-                full=full,
-                embedding="none",
-                warm_up_rounds=None,
-                out=str(folder / "references" / full),
-            )
+            changes = {"full": full, "embedding": "none", "warm_up_rounds": None}
+            out = str(folder / "references" / full)
+            yield cli.config_beside_others({**vars(config), **changes, "out": out})
 
 
 def run(config: RunConfig) -> tuple[dict[str, Any], pathlib.Path]:

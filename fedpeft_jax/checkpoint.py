@@ -25,8 +25,12 @@ def save_parameters(path: pathlib.Path, parameters: PyTree) -> None:
     """
     host = jax.tree.map(np.asarray, parameters)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path.absolute(), host, force=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not Orbax's asynchronous checkpointer, whose threads outlive a failure.
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(
+                path.absolute(), args=ocp.args.StandardSave(host), force=True
+            )
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot write {path}: {error}; free some space or set --out"

@@ -6,7 +6,7 @@ import pathlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from absl import app, flags, logging
@@ -40,6 +40,15 @@ def settings_from_flags() -> dict[str, typing.Any]:
     """Returns the value of every flag that is a field of `RunConfig`."""
     names = [field.name for field in dataclasses.fields(RunConfig)]
     return {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
+
+
+def config_beside_others(settings: Mapping[str, typing.Any]) -> RunConfig:
+    """Builds one of several runs that share settings.
+
+    The file of text embeddings is for those of them that read it.
+    """
+    config = RunConfig(**{**settings, "text_embeddings": None})
+    return RunConfig(**settings) if config.uses_text else config
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -83,7 +83,7 @@ def test_full_disk(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ocp.StandardCheckpointer, "save", full)
+    monkeypatch.setattr(ocp.Checkpointer, "save", full)
     with pytest.raises(InputError) as caught:
         save_parameters(tmp_path / "final", tree())
     assert_one_line(caught, "No space left on device", "free some space")
