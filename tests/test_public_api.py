@@ -1,14 +1,18 @@
 """The public names: there, documented, and what the README says of them."""
 
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
-from small_runs import ROOT
+from small_runs import FEATURES, NUM_ITEMS, ROOT, finish, small_runs
 
 import fedpeft_jax
+from fedpeft_jax.embeddings import EMBEDDINGS
 
 README = (ROOT / "README.md").read_text()
 
@@ -69,3 +73,20 @@ def test_the_readme_links_to_files_that_exist():
 def test_the_readmes_python_compiles():
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         compile(block, "README.md", "exec")
+
+
+def test_the_readmes_embedding_runs(tmp_path, monkeypatch):
+    """As the README says: one file, one line in the registry, one flag."""
+    (block,) = re.findall(r"```python\n# (\S+direction\.py)\n(.*?)```", README, re.S)
+    path, code = tmp_path / "direction.py", block[1]
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location("direction", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(EMBEDDINGS, "direction", module.Direction)
+    with small_runs():
+        run = finish(tmp_path / "run", embedding="direction")
+    sent = run.summary["communication"]["uplink_bytes_per_client_round"]
+    assert sent["peft"] == 4 * (NUM_ITEMS + FEATURES)
+    compressed = {**run.params["params"], **run.params["rows"]}
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(compressed))
