@@ -28,10 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark_case import SETTINGS, Case, measure
+from fedpeft_jax.config import RunConfig
 from fedpeft_jax.errors import InputError
 
 
 def _parse(argv: Sequence[str]) -> Case:
+    defaults = RunConfig()
     values = flags.FlagValues()  # not the global ones, which another main may define
 
     def integer(name: str, default: int, text: str, least: int = 1) -> None:
@@ -52,7 +54,8 @@ def _parse(argv: Sequence[str]) -> Case:
     integer("rounds", 200, "timed rounds, rounded up to whole chunks")
     integer("chunk_rounds", 20, "rounds a dispatch, that is, a sample")
     integer("features", 32, "length of an item vector")
-    string("aggregator", "mean", "spec of an aggregator")
+    string("aggregator", defaults.aggregator, "spec of an aggregator")
+    string("server_optimizer", defaults.server_optimizer, "spec of an optimizer")
     integer("tile_rows", 16384, "positives in a tile, padding included")
     integer("max_buckets", 6, "length buckets at most")
     integer("client_chunk", 0, "clients in a tile at most, 0 for no bound", 0)

@@ -22,6 +22,7 @@ from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
 from fedpeft_jax.federated.round import make_run_rounds
 from fedpeft_jax.federated.state import init_private, init_server, make_state
 from fedpeft_jax.losses import bpr
+from fedpeft_jax.optimizers import OPTIMIZERS
 from fedpeft_jax.roles import FROZEN
 
 
@@ -39,6 +40,8 @@ SETTINGS = {
     "lora_alone": Setting("fedmf", None, "lora(rank=4)"),
     "frozen": Setting("fedmf", "frozen", None),
 }
+
+_REPORTED = ("cohort_size", "aggregator", "server_optimizer", "features")
 
 Case = dict[str, Any]
 """The name of a setting and the value of every flag."""
@@ -92,7 +95,10 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     make_model = specs.resolve(setting.backbone, BACKBONES, "backbone")
     model = make_model(item_embedding=item_embedding)
     inner = specs.resolve(case["aggregator"], AGGREGATORS, "aggregator")()
-    aggregator = with_server_optimizer(inner, optax.sgd(1.0))
+    server_optimizer = specs.resolve(
+        case["server_optimizer"], OPTIMIZERS, "server optimizer"
+    )
+    aggregator = with_server_optimizer(inner, server_optimizer())
     keys = jax.random.split(jax.random.key(seed), 3)
     server = init_server(model, keys[0])
     private = init_private(model, keys[1], split.num_clients, server)
@@ -124,7 +130,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
             "users": split.num_clients,
             "items": split.num_items,
             "train_pairs": len(split.train),
-            **{n: case[n] for n in ("cohort_size", "aggregator", "features")},
+            **{n: case[n] for n in _REPORTED},
             "tiles": tiles._asdict(),
             "device": jax.devices()[0].device_kind,
             "prepare_s": {**seconds, "total": sum(seconds.values())},

@@ -5,14 +5,16 @@ r"""Runs settings x seeds and prints their mean and spread in one table.
         --vary='full=frozen embedding=lora(rank=8)'
 
 Every flag of `run.py` sets all rows; a row changes what its --vary says. Without --vary
-the rows are a LoRA model and what has to stand beside it. Runs that are finished in
---out are not run again.
+the rows are LoRA models and what has to stand beside them. Runs that are finished in
+--out (runs/grid by default) are not run again.
 """
 
+import dataclasses
 import json
 import pathlib
 import shlex
 import statistics
+from itertools import count
 from typing import Any
 
 from absl import flags
@@ -39,7 +41,6 @@ _VARY = flags.DEFINE_multi_string("vary", None, "a row: setting=value, with spac
 _TARGET = flags.DEFINE_enum(
     "target", "test", ["valid", "test"], "items that are printed; tune on valid"
 )
-_OUT = flags.DEFINE_string("out", "runs/grid", "folder of all runs")
 
 
 def read_row(text: str, settings: dict[str, Any]) -> RunConfig:
@@ -63,15 +64,20 @@ def read_row(text: str, settings: dict[str, Any]) -> RunConfig:
 def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
     """Returns the summary of a run, from its folder if it is finished there.
 
+    A run that was interrupted there is moved aside and run again.
+
     Raises:
-      InputError: if the folder holds a run of other settings, or an unfinished one.
+      InputError: if the folder holds a run of other settings.
     """
-    done = folder / "summary.json"
-    if done.exists():
-        summary: dict[str, Any] = json.loads(done.read_text())
-        if RunConfig(**summary["config"]) != config:
+    held, done = folder / "config.json", folder / "summary.json"
+    if held.exists():
+        if json.loads(held.read_text()) != dataclasses.asdict(config):
             raise InputError(f"{folder} holds a run of other settings: set --out")
-        return summary
+        if done.exists():
+            summary: dict[str, Any] = json.loads(done.read_text())
+            return summary
+        aside = (folder.with_name(f"{folder.name}-unfinished{n}") for n in count(1))
+        folder.rename(next(path for path in aside if not path.exists()))
     reporter = ConsoleReporter()
     try:
         return Run(config, RunFolder(folder, config.name), reporter).execute()
@@ -83,7 +89,7 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     """Prints mean and standard deviation over seeds, a row a setting."""
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("row")
+    table.add_column("row", no_wrap=True)
     metrics = [
         (ranking, name)
         for ranking in ("sampled", "full")
@@ -112,7 +118,7 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
             str(number),
             *cells([[m[ranking][name] for m in found] for ranking, name in metrics]),
             format_bytes(traffic["total_bytes"]),
-            f"{100 * traffic['fraction_of_full']:.1f}%",
+            f"{100 * traffic['fraction_of_full']:.3g}%",
         )
     for name, baseline in summaries[0]["baselines"].items():
         values = [baseline[target][ranking][metric] for ranking, metric in metrics]
@@ -125,7 +131,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         settings = cli.settings_from_flags()
-        settings.pop("out", None)
+        out = pathlib.Path(settings.pop("out") or "runs/grid")
         texts = _VARY.value or list(REFERENCES)
         configs = {text: read_row(text, settings) for text in texts}
         try:
@@ -136,8 +142,8 @@ def main(argv: list[str]) -> int:
         for seed in seeds:
             for number, (text, config) in enumerate(configs.items()):
                 print(f"row {number} ({text}), seed {seed}", flush=True)
-                folder = pathlib.Path(_OUT.value) / f"row{number}-seed{seed}"
-                seeded = RunConfig(**{**vars(config), "seed": seed})
+                seeded = dataclasses.replace(config, seed=seed)
+                folder = out / f"row{number}-seed{seed}"
                 rows[text].append(run_once(seeded, folder))
         print_table(rows, _TARGET.value)
 
@@ -145,6 +151,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.define_flags(leave_out=("seed", "out"))
+    cli.define_flags(leave_out=("seed",))
     flags.adopt_module_key_flags(cli)  # for --help
     cli.start(main)

@@ -117,23 +117,24 @@ def finished_trained():
 
 
 @functools.cache
-def load_run():
-    """The module experiments/run.py, with all of its flags defined."""
-    path = ROOT / "experiments" / "run.py"
-    spec = importlib.util.spec_from_file_location("experiments_run", path)
+def load_script(name):
+    """The module experiments/NAME.py, with all flags defined, the settings' once."""
+    path = ROOT / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    cli.define_flags()
+    if "rounds" not in flags.FLAGS:
+        cli.define_flags()
     return module
 
 
-def run_cli(*arguments, **settings):
-    """The exit code of `run.py` with these arguments after those of `SETTINGS`."""
-    module = load_run()
+def run_cli(*arguments, script="run", **settings):
+    """The exit code of a script with these arguments after those of `SETTINGS`."""
+    module = load_script(script)
     given = [f"--{k}={v}" for k, v in {**SETTINGS, **settings}.items()]
     with flagsaver.flagsaver():
         flags.FLAGS.unparse_flags()
         try:
-            return module.main(cli.parse_flags(["run.py", *given, *arguments]))
+            return module.main(cli.parse_flags([script, *given, *arguments]))
         except SystemExit as stop:
             return stop.code

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_runs import ROOT, load_run, run_cli, small_runs
+from small_runs import ROOT, load_script, run_cli, small_runs
 
 from fedpeft_jax import cli
 from fedpeft_jax.config import REGISTRIES, RunConfig
@@ -69,12 +69,12 @@ def test_references_stand_beside_the_run(capsys, tmp_path):
 
 def test_a_run_is_not_its_own_reference(tmp_path):
     config = RunConfig(full="trained", embedding="none")
-    others = list(load_run().references(config, tmp_path))
+    others = list(load_script("run").references(config, tmp_path))
     assert [other.full for other in others] == ["frozen"]
 
 
 def test_print_config_resolves_what_is_derived(capsys):
-    module = load_run()
+    module = load_script("run")
     assert run_cli("--print_config", warm_up_rounds=3, seed=7) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["warm_up_rounds"], printed["seed"]) == (3, 7)
@@ -99,7 +99,7 @@ def test_presets_are_flags_that_exist(capsys, preset):
 
 
 def test_every_setting_has_a_flag():
-    load_run()
+    load_script("run")
     assert set(cli.settings_from_flags()) == set(vars(RunConfig()))
 
 
@@ -220,7 +220,7 @@ def test_a_run_that_diverges_keeps_what_it_has(capsys, tmp_path):
 
 
 def test_interruption_says_what_is_left(capsys, tmp_path, monkeypatch):
-    module = load_run()
+    module = load_script("run")
 
     def interrupt(*_):
         raise KeyboardInterrupt
