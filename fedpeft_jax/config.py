@@ -116,7 +116,7 @@ class RunConfig:
     )
     aggregator: str = _setting("mean", "how the server combines updates, a spec")
     server_optimizer: str = _setting(
-        "sgd(learning_rate=10.0)", "optax optimizer of the server, a spec"
+        "sgd(learning_rate=5.0)", "optax optimizer of the server, a spec"
     )
 
     eval_every: int = _setting(50, "rounds between validations")
