@@ -125,8 +125,8 @@ def print_summary(
         table.add_row(baseline.replace("_", " "), *_cells(metrics["test"]))
     console.print(table)
     console.print(
-        f"sampled: ranked against {config['num_candidates']} negatives; all: against "
-        f"the {data['items']} items that the user has not trained on",
+        f"sampled: against {config['num_candidates']} sampled negatives; all: against "
+        "every item that the user has not trained on",
         soft_wrap=True,
     )
     for line in _cost_lines(summary):
