@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,8 +58,11 @@ def run(config: RunConfig) -> tuple[dict[str, Any], pathlib.Path]:
 def run_and_print(config: RunConfig) -> None:
     """Runs the experiment, and what shall stand beside it, and prints all of it."""
     summary, folder = run(config)
-    others = references(config, folder) if _REFERENCES.value else ()
-    print_summary(summary, [run(other)[0] for other in others])
+    others = []
+    for other in references(config, folder) if _REFERENCES.value else ():
+        print(f"\nbeside it: {other.full} + {other.embedding}", file=sys.stderr)
+        others.append(run(other)[0])
+    print_summary(summary, others)
     print(f"results: {folder}")
 
 

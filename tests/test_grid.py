@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
-from small_runs import SETTINGS, load_script, run_cli, small_runs
 
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.errors import InputError
+from tests.small_runs import SETTINGS, load_script, run_cli, small_runs
 
 ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
 

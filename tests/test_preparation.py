@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
 
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.data import DATASETS
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.preparation import prepare
 from fedpeft_jax.reporting import Reporter
+from tests.small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
 
 
 @pytest.fixture(scope="module", autouse=True)

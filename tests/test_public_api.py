@@ -9,10 +9,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from small_runs import FEATURES, NUM_ITEMS, ROOT, finish, small_runs
 
 import fedpeft_jax
 from fedpeft_jax.embeddings import EMBEDDINGS
+from tests.small_runs import FEATURES, NUM_ITEMS, ROOT, finish, small_runs
 
 README = (ROOT / "README.md").read_text()
 

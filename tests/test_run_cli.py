@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from small_runs import ROOT, load_script, run_cli, small_runs
 
 from fedpeft_jax import cli
 from fedpeft_jax.config import REGISTRIES, RunConfig
+from tests.small_runs import ROOT, load_script, run_cli, small_runs
 
 
 @pytest.fixture(scope="module", autouse=True)

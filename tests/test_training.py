@@ -5,7 +5,15 @@ import json
 
 import numpy as np
 import pytest
-from small_runs import (
+
+from fedpeft_jax import training
+from fedpeft_jax.checkpoint import load_parameters
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.reporting import Reporter
+from fedpeft_jax.run_folder import RunFolder
+from fedpeft_jax.training import DivergedError, Run
+from tests.small_runs import (
     FEATURES,
     NUM_ITEMS,
     NUM_USERS,
@@ -16,14 +24,6 @@ from small_runs import (
     history,
     small_runs,
 )
-
-from fedpeft_jax import training
-from fedpeft_jax.checkpoint import load_parameters
-from fedpeft_jax.config import RunConfig
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.reporting import Reporter
-from fedpeft_jax.run_folder import RunFolder
-from fedpeft_jax.training import DivergedError, Run
 
 # The keys that outside tools rely on.
 CONTRACT = {
