@@ -65,7 +65,8 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
     """Runs the work; what a user can mend ends in one line, never a traceback.
 
     Returns:
-      0; 2 for bad input; 1 if training diverged; 130 if interrupted.
+      0; 2 for bad input; 1 if training diverged or memory ran out; 130 if
+      interrupted.
     """
     try:
         if len(argv) > 1:
@@ -77,9 +78,16 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except jax.errors.JaxRuntimeError as error:
+        line = str(error).partition("\n")[0]
+        if "RESOURCE_EXHAUSTED" not in line:
+            raise
+        remedy = "lower --tile_rows, --client_chunk, --features or the embedding's size"
+        print(f"error: {line}: {remedy}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
-            "interrupted: metrics.jsonl holds every evaluation so far",
+            "interrupted: the run's folder keeps every evaluation so far",
             file=sys.stderr,
         )
         return 130

@@ -1,8 +1,41 @@
 """The optax optimizers that a spec may name, for clients and for the server."""
 
+import functools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import optax
+
+from fedpeft_jax.errors import InputError
+
+Make = Callable[..., optax.GradientTransformation]
+
+# What an argument must be, beside a number.
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": ("above 0 and finite", lambda x: 0 < x < math.inf),
+    "momentum": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "b1": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "b2": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "eps": ("above 0", lambda x: x > 0),
+    "initial_accumulator_value": ("at least 0", lambda x: x >= 0),
+}
+
+
+def _checked(make: Make) -> Make:
+    """Returns a factory that refuses arguments out of their range (InputError)."""
+
+    @functools.wraps(make)
+    def check(**arguments: Any) -> optax.GradientTransformation:
+        for name, value in arguments.items():
+            needs, holds = _RANGES[name]
+            if not holds(value):
+                raise InputError(
+                    f"{make.__name__}: {name} must be {needs}, got {value}"
+                )
+        return make(**arguments)
+
+    return check
 
 
 def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransformation:
@@ -42,9 +75,6 @@ def yogi(
 
 
 # No weight decay among them: a row that a client did not touch must not move.
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adagrad": adagrad,
-    "adam": adam,
-    "sgd": sgd,
-    "yogi": yogi,
+OPTIMIZERS: dict[str, Make] = {
+    make.__name__: _checked(make) for make in (adagrad, adam, sgd, yogi)
 }

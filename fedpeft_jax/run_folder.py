@@ -6,6 +6,7 @@ the run finished.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -39,21 +40,30 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, name: str) -> None:
-        self.path = pathlib.Path(path) if path else _free_folder(name)
+        self.path = pathlib.Path(path) if path else _make_free_folder(name)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(self.path, error) from error
         held = [entry for entry in _OURS if (self.path / entry).exists()]
         if held:
-            raise InputError(
-                f"{self.path} already holds another run ({', '.join(held)}): "
-                "set --out to a new folder"
-            )
+            raise self._taken(held)
+
+    def _taken(self, held: list[str]) -> InputError:
+        return InputError(
+            f"{self.path} already holds another run ({', '.join(held)}): "
+            "set --out to a new folder"
+        )
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes `config.json`."""
-        self._write("config.json", json.dumps(config, indent=2) + "\n")
+        """Writes `config.json`, unless another run was quicker."""
+        try:
+            with (self.path / "config.json").open("x") as file:
+                file.write(json.dumps(config, indent=2) + "\n")
+        except FileExistsError:
+            raise self._taken(["config.json"]) from None
+        except OSError as error:
+            raise _unwritable(self.path / "config.json", error) from error
 
     def append_metrics(self, entry: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`, on disk when this returns."""
@@ -89,12 +99,17 @@ class RunFolder:
             raise _unwritable(self.path / name, error) from error
 
 
-def _free_folder(name: str) -> pathlib.Path:
-    runs = pathlib.Path("runs")
-    number = 1
-    while (path := runs / f"{name}-{number}").exists():
-        number += 1
-    return path
+def _make_free_folder(name: str) -> pathlib.Path:
+    runs, numbers = pathlib.Path("runs"), itertools.count(1)
+    try:
+        runs.mkdir(exist_ok=True)
+        while True:
+            path = runs / f"{name}-{next(numbers)}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise _unwritable(runs, error) from error
 
 
 def _unwritable(path: pathlib.Path, error: OSError) -> InputError:

@@ -3,6 +3,8 @@
 import ast
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,6 +71,17 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     return call.func.id, kwargs
 
 
+def _is_a(value: Any, annotation: Any) -> bool:
+    """Whether a literal is what a plain annotation says; others are not judged."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    options = typing.get_args(annotation) if union else (annotation,)
+    if not all(option in (bool, int, float, str, types.NoneType) for option in options):
+        return True
+    if float in options:
+        options = (*options, int)
+    return type(value) in options
+
+
 def resolve(
     text: str, registry: Mapping[str, Callable[..., Any]], kind: str
 ) -> Callable[..., Any]:
@@ -80,7 +93,8 @@ def resolve(
       kind: what the registry holds, for messages, e.g. `'embedding'`.
 
     Raises:
-      InputError: for an unknown name or argument, or a missing one.
+      InputError: for an unknown name or argument, a missing one, or one of another
+        type than the factory says.
 
     Example:
       >>> registry = {"double": lambda value=1: 2 * value}
@@ -98,9 +112,13 @@ def resolve(
     factory = registry[name]
     allowed = arguments(factory)
     usage = f"use {signature(name, factory)}"
-    for argument in kwargs:
+    for argument, value in kwargs.items():
         if argument not in allowed:
             raise InputError(f"{kind} {name!r} has no argument {argument!r}: {usage}")
+        if not _is_a(value, allowed[argument].annotation):
+            raise InputError(
+                f"{kind} {name!r} cannot take {argument}={value!r}: {usage}"
+            )
     for argument, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and argument not in kwargs:
             raise InputError(f"{kind} {name!r} needs {argument!r}: {usage}")

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from fedpeft_jax.errors import InputError
 from fedpeft_jax.optimizers import OPTIMIZERS
 from fedpeft_jax.specs import resolve
 
@@ -97,3 +98,21 @@ def test_arguments_reach_the_optimizer(spec, first):
     optimizer = resolve(spec, OPTIMIZERS, "client optimizer")()
     change, _ = optimizer.update(jnp.float32(2.0), optimizer.init(jnp.float32(0.0)))
     assert float(change) == pytest.approx(first, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "sgd(learning_rate=0)",
+        "sgd(learning_rate=-0.1)",
+        "sgd(learning_rate=1e999)",
+        "sgd(learning_rate=0.1, momentum=1.0)",
+        "adam(learning_rate=0.1, b1=2)",
+        "adam(learning_rate=0.1, eps=0.0)",
+        "adagrad(learning_rate=0.1, initial_accumulator_value=-1)",
+    ],
+)
+def test_arguments_out_of_range_are_named(spec):
+    last = spec.rstrip(")").split(", ")[-1].split("(")[-1].partition("=")[0]
+    with pytest.raises(InputError, match=f"{spec.partition('(')[0]}: {last} must be"):
+        resolve(spec, OPTIMIZERS, "client optimizer")()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -227,8 +228,20 @@ def test_interruption_says_what_is_left(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.Run, "execute", interrupt)
     assert run_cli(out=tmp_path / "run") == 130
-    assert "metrics.jsonl" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("interrupted: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_runs_out_is_one_line(capsys, tmp_path, monkeypatch):
+    module = load_script("run")
+
+    def grow(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nat op 7")
+
+    monkeypatch.setattr(module.Run, "execute", grow)
+    assert run_cli(out=tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "RESOURCE_EXHAUSTED" in line and "lower --tile_rows" in line
 
 
 @pytest.mark.parametrize("script", ["run.py", "grid.py"])

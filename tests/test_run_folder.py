@@ -139,3 +139,20 @@ def test_close_twice(tmp_path):
     folder.close()
     folder.close()
     assert not (tmp_path / "run").exists()
+
+
+def test_of_two_runs_that_start_at_once_one_gets_the_folder(tmp_path):
+    first, second = RunFolder(tmp_path, "a"), RunFolder(tmp_path, "a")
+    first.write_config({"seed": 0})
+    with pytest.raises(InputError) as caught:
+        second.write_config({"seed": 1})
+    assert_one_line(caught, tmp_path, "already holds another run", "set --out")
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+
+
+def test_a_file_in_the_place_of_all_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises(InputError) as caught:
+        RunFolder(None, "a")
+    assert_one_line(caught, "cannot write runs", "set --out")

@@ -91,3 +91,27 @@ def test_no_module_lets_its_internals_be_set(argument):
         assert argument not in signature(name, factory)
         with pytest.raises(InputError):
             resolve(f"{name}({argument}=None)", EMBEDDINGS, "embedding")
+
+
+def typed(
+    num_items, rank: int = 1, rate: float | None = None, deep: bool = False, sizes=()
+):
+    return rank, rate, deep, sizes
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["p(rank=1.5)", "p(rank='1')", "p(rank=True)", "p(rank=None)", "p(rate='fast')",
+     "p(rate=(1,))", "p(deep=1)"],
+)  # fmt: skip
+def test_values_of_another_type_are_refused(text):
+    with pytest.raises(InputError, match=r"plugin 'p' cannot take \w+=.*: use p\("):
+        resolve(text, {"p": typed}, "plugin")
+
+
+@pytest.mark.parametrize(
+    "text", ["p(rank=2)", "p(rate=1)", "p(rate=0.5)", "p(rate=None)", "p(deep=True)",
+             "p(sizes='any')"],
+)  # fmt: skip
+def test_values_of_the_type_are_taken(text):
+    resolve(text, {"p": typed}, "plugin")(num_items=3)
