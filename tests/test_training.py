@@ -204,9 +204,18 @@ def test_the_client_chunk_changes_nothing_but_rounding(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=str(path))
 
 
-def test_another_seed_gives_another_result(tmp_path):
+def test_another_seed_gives_another_result_of_other_cohorts(tmp_path, monkeypatch):
+    seeds, plan = set(), training.plan_cohorts
+
+    def spy(*args, seed, **kwargs):
+        seeds.add(seed)
+        return plan(*args, seed=seed, **kwargs)
+
+    monkeypatch.setattr(training, "plan_cohorts", spy)
     run = finish(tmp_path / "other", seed=1)
-    assert np.any(leaf(run.params["params"], B) != leaf(finished().params["params"], B))
+    assert seeds == {1}
+    other, base = (leaf(r.params["params"], B) for r in (run, finished()))
+    assert np.any(other != base)
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
