@@ -1,6 +1,8 @@
 """Parameters on disk: what comes back, and what a user reads when it cannot."""
 
 import errno
+import subprocess
+import sys
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -57,8 +59,7 @@ def test_nothing_there(tmp_path):
     assert_one_line(caught, tmp_path / "absent", "name a folder under checkpoints/")
 
 
-@pytest.mark.parametrize("damage", ["no metadata", "no manifest", "garbage", "empty"])
-def test_damaged(saved, damage):
+def spoil(saved, damage):
     files = [path for path in saved.rglob("*") if path.is_file()]
     if damage == "no metadata":
         (saved / "_METADATA").unlink()
@@ -67,9 +68,34 @@ def test_damaged(saved, damage):
     else:
         for path in files:
             path.unlink() if damage == "empty" else path.write_bytes(b"garbage" * 9)
-    with pytest.raises(InputError) as caught:
-        load_parameters(saved)
-    assert_one_line(caught, "cannot read the parameters at", saved)
+
+
+LOAD = """
+import pathlib, sys
+from fedpeft_jax.checkpoint import load_parameters
+from fedpeft_jax.errors import InputError
+for path in sys.argv[1:]:
+    try:
+        load_parameters(pathlib.Path(path))
+        print("no error")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_damaged(tmp_path):
+    """In a process of its own: reads under way complain there, long after a failure."""
+    paths = []
+    for damage in ("no metadata", "no manifest", "garbage", "empty"):
+        paths.append(tmp_path / damage)
+        save_parameters(paths[-1], tree())
+        spoil(paths[-1], damage)
+    command = [sys.executable, "-c", LOAD, *map(str, paths)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    messages = run.stdout.splitlines()
+    assert len(messages) == len(paths)
+    for message, path in zip(messages, paths, strict=True):
+        assert message.startswith(f"cannot read the parameters at {path}: ")
 
 
 def test_unwritable(tmp_path):
