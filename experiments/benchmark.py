@@ -56,7 +56,7 @@ def _parse(argv: Sequence[str]) -> Case:
     integer("features", 32, "length of an item vector")
     string("aggregator", defaults.aggregator, "spec of an aggregator")
     string("server_optimizer", defaults.server_optimizer, "spec of an optimizer")
-    integer("tile_rows", 16384, "positives in a tile, padding included")
+    integer("tile_rows", 4096, "positives in a tile, padding included")
     integer("max_buckets", 6, "length buckets at most")
     integer("client_chunk", 0, "clients in a tile at most, 0 for no bound", 0)
     integer("seed", 0, "of the generated data and of the run", 0)

@@ -71,7 +71,7 @@ def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
     """
     held, done = folder / "config.json", folder / "summary.json"
     if held.exists():
-        if json.loads(held.read_text()) != dataclasses.asdict(config):
+        if json.loads(held.read_text()) != config.settings():
             raise InputError(f"{folder} holds a run of other settings: set --out")
         if done.exists():
             summary: dict[str, Any] = json.loads(done.read_text())

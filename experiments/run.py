@@ -1,6 +1,5 @@
 """Runs one experiment: `python experiments/run.py --help` lists every setting."""
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -10,7 +9,8 @@ from typing import Any
 from absl import flags
 
 from fedpeft_jax import cli, specs
-from fedpeft_jax.config import REGISTRIES, RunConfig
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.plugins import REGISTRIES
 from fedpeft_jax.reporting import ConsoleReporter, print_summary
 from fedpeft_jax.run_folder import RunFolder
 from fedpeft_jax.training import Run
@@ -32,8 +32,7 @@ def print_plugins() -> None:
 
 def print_config(config: RunConfig) -> None:
     """Prints the settings, with those that were derived from others."""
-    resolved = {**dataclasses.asdict(config), "warm_up_rounds": config.warm_up}
-    print(json.dumps(resolved, indent=2))
+    print(json.dumps(config.settings(), indent=2))
 
 
 def references(config: RunConfig, folder: pathlib.Path) -> Iterator[RunConfig]:

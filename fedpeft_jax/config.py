@@ -4,63 +4,39 @@ Python users, command-line flags, checkpoints and result files share this one sc
 """
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import optax
-
-from fedpeft_jax import specs
-from fedpeft_jax.backbones import BACKBONES, Backbone
+from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.data import DATASETS
-from fedpeft_jax.embeddings import EMBEDDINGS, CompressedEmbedding, ItemEmbedding
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.federated.aggregators import (
-    AGGREGATORS,
-    Aggregator,
-    with_server_optimizer,
-)
-from fedpeft_jax.losses import LOSSES, Loss
-from fedpeft_jax.optimizers import OPTIMIZERS
-
-REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "backbone": BACKBONES,
-    "embedding": EMBEDDINGS,
-    "aggregator": AGGREGATORS,
-    "loss": LOSSES,
-    "client_optimizer": OPTIMIZERS,
-    "server_optimizer": OPTIMIZERS,
-}
-"""The plugins that each setting may name."""
+from fedpeft_jax.embeddings import CompressedEmbedding, ItemEmbedding
+from fedpeft_jax.federated.aggregators import Aggregator, with_server_optimizer
+from fedpeft_jax.federated.client import LocalTraining
+from fedpeft_jax.optimizers import by_role
+from fedpeft_jax.plugins import factory_of
+from fedpeft_jax.validation import check_settings, check_text
 
 WARM_UP_ROUNDS = 20
 """Default warm-up of a frozen table with a compressed part beside it (the paper's)."""
 
-_MINIMA = {
-    "features": 1,
-    "num_candidates": 1,
-    "num_negatives": 1,
-    "rounds": 1,
-    "local_epochs": 1,
-    "eval_every": 1,
-    "local_batch_size": 0,
-    "client_chunk": 0,
-    "tile_rows": 1,
-    "seed": 0,
-    "data_seed": 0,
+# Where neither the embedding nor the recommender has a value that suits it better.
+_DERIVED: dict[str, Any] = {
+    "latent_scale": 1.0,
+    "server_optimizer": "sgd(learning_rate=5.0)",
+    "shared_server_optimizer": "sgd(learning_rate=1.0)",
 }
 
 
-def _setting(default: Any, help_: str, choices: tuple[str, ...] = ()) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"help": help_, "choices": choices}
-    )
+def _setting(
+    default: Any, help_: str, choices: tuple[str, ...] = (), least: int | None = None
+) -> Any:
+    metadata = {"help": help_, "choices": choices, "least": least}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Settings of one run. `None` means: derived, as the setting's help says.
+    """Settings of one run; `None` means derived, see `value`.
 
     Raises:
       InputError: for a value that is not allowed, or a combination that cannot work.
@@ -74,8 +50,8 @@ class RunConfig:
 
     dataset: str = _setting("synthetic", "data set", tuple(DATASETS))
     data_dir: str | None = _setting(None, "folder of the data set's files")
-    data_seed: int = _setting(0, "seed of candidates and of generated data")
-    num_candidates: int = _setting(100, "negatives a user in the sampled ranking")
+    data_seed: int = _setting(0, "seed of candidates and of generated data", least=0)
+    num_candidates: int = _setting(100, "negatives in the sampled ranking", least=1)
 
     text_encoder: str = _setting(
         "tfidf", "'tfidf', or a sentence-transformers name or local folder"
@@ -83,12 +59,12 @@ class RunConfig:
     text_embeddings: str | None = _setting(
         None, ".npz with item_id and embedding, instead of encoding text"
     )
-    features: int = _setting(32, "size of an item's and a user's embedding")
+    features: int = _setting(32, "size of an item's and a user's embedding", least=1)
     full_init: str = _setting(
         "text", "initial full table: from item text, or random", ("text", "random")
     )
-    latent_scale: float = _setting(
-        1.0, "standard deviation of the full table's initial entries, per dimension"
+    latent_scale: float | None = _setting(
+        None, "standard deviation of the full table's initial entries, per dimension"
     )
 
     backbone: str = _setting("fedmf", "recommender, a spec")
@@ -97,9 +73,9 @@ class RunConfig:
         "lora(rank=4)", "compressed item embedding, a spec, or 'none'"
     )
     loss: str = _setting("bpr", "local loss, a spec")
-    num_negatives: int = _setting(1, "training negatives a positive")
+    num_negatives: int = _setting(1, "training negatives a positive", least=1)
 
-    rounds: int = _setting(1000, "federated rounds, the warm-up included")
+    rounds: int = _setting(1000, "federated rounds, the warm-up included", least=1)
     warm_up_rounds: int | None = _setting(
         None,
         f"rounds that train the full table before it is frozen; {WARM_UP_ROUNDS} for a "
@@ -109,78 +85,88 @@ class RunConfig:
         None, "clients a round, instead of cohort_fraction"
     )
     cohort_fraction: float = _setting(0.1, "share of all clients in a round")
-    local_epochs: int = _setting(2, "passes of a client over its pairs")
-    local_batch_size: int = _setting(0, "pairs in a local step, 0 for all at once")
+    local_epochs: int = _setting(2, "passes of a client over its pairs", least=1)
+    local_batch_size: int = _setting(
+        0, "pairs in a local step, 0 for all at once", least=0
+    )
     client_optimizer: str = _setting(
         "adam(learning_rate=0.01)", "optax optimizer of the clients, a spec"
     )
+    private_optimizer: str | None = _setting(
+        None, "and of what stays with them; by default the client_optimizer"
+    )
+    proximal: float = _setting(
+        0.0, "weight of FedProx's pull towards what the server sent"
+    )
     aggregator: str = _setting("mean", "how the server combines updates, a spec")
-    server_optimizer: str = _setting(
-        "sgd(learning_rate=5.0)", "optax optimizer of the server, a spec"
+    server_optimizer: str | None = _setting(
+        None, "the server's optax optimizer of item rows, a spec; few clients move one"
+    )
+    shared_server_optimizer: str | None = _setting(
+        None, "and of shared parameters, which every client moves"
     )
 
-    eval_every: int = _setting(50, "rounds between validations")
+    eval_every: int = _setting(50, "rounds between validations", least=1)
+    early_stopping_rounds: int = _setting(
+        0,
+        "rounds without a better validation NDCG@10 after which the main phase stops "
+        "and its best model is the result; 0 for never",
+        least=0,
+    )
     client_chunk: int = _setting(
-        0, "most clients trained at once, to bound memory; 0 chooses"
+        0, "most clients trained at once, to bound memory; 0 chooses", least=0
     )
     tile_rows: int = _setting(
-        16384, "positives trained at once: more fill a larger device and need memory"
+        4096, "positives trained at once: more suit an accelerator", least=1
     )
-    seed: int = _setting(0, "seed of everything but the data")
+    seed: int = _setting(0, "seed of everything but the data", least=0)
     out: str | None = _setting(None, "run folder; runs/NAME-N by default")
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            if choices and value not in choices:
-                raise InputError(
-                    f"{field.name}={value!r} is not known: "
-                    f"use one of {', '.join(choices)}"
-                )
-        for name, least in _MINIMA.items():
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"{name}={getattr(self, name)} is too small: "
-                    f"it must be at least {least}"
-                )
-        if not 0 < self.cohort_fraction <= 1:
-            raise InputError(
-                f"cohort_fraction={self.cohort_fraction} is no share: "
-                "it must be above 0 and at most 1"
-            )
-        if not 0 < self.latent_scale < math.inf:
-            raise InputError(
-                f"latent_scale={self.latent_scale} must be above 0 and finite"
-            )
-        if self.full == "none" and self.full_init != "text":
-            raise InputError("full_init has no effect with full=none: leave it out")
-        if not 0 <= self.warm_up <= self.rounds:
-            raise InputError(
-                f"warm_up_rounds={self.warm_up} is not within rounds={self.rounds}: "
-                "set --warm_up_rounds"
-            )
-        if self.warm_up and self.full != "frozen":
-            raise InputError(
-                f"warm_up_rounds={self.warm_up} makes no sense with full={self.full}: "
-                "only a table that is frozen afterwards is warmed up"
-            )
+        check_settings(self)
         # Build everything once, so that a bad spec ends the run before it starts.
-        self.make_model(num_items=1)
-        self.make_loss()
-        self.make_client_optimizer()
+        self.make_local_training(self.make_model(num_items=1))
         self.make_aggregator()
-        if self.text_embeddings is not None and not self.uses_text:
-            raise InputError(
-                f"text_embeddings={self.text_embeddings!r} has no effect with "
-                f"full={self.full}, full_init={self.full_init}: leave it out"
-            )
+        check_text(self)
 
     @property
     def warm_up(self) -> int:
         """The number of warm-up rounds."""
-        if self.warm_up_rounds is not None:
-            return self.warm_up_rounds
-        return WARM_UP_ROUNDS if self.full == "frozen" and self.has_embedding else 0
+        return int(self.value("warm_up_rounds"))
+
+    def value(self, setting: str) -> Any:
+        """Returns a setting, or what it is derived from where it is None.
+
+        A recommender and an embedding may each have a value that suits it; the
+        embedding's goes first.
+        """
+        given = getattr(self, setting)
+        if given is not None:
+            return given
+        if setting == "warm_up_rounds":
+            warm = self.full == "frozen" and self.has_embedding
+            return WARM_UP_ROUNDS if warm else 0
+        plugins = ("embedding", "backbone") if self.has_embedding else ("backbone",)
+        for plugin in plugins:
+            suited = self._part(plugin).defaults
+            if setting in suited:
+                return suited[setting]
+        if setting == "private_optimizer":
+            return self.client_optimizer
+        return _DERIVED.get(setting)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all settings as they are used, which make the same run again."""
+        return {
+            field.name: self.value(field.name) for field in dataclasses.fields(self)
+        }
+
+    def _part(self, plugin: str) -> CompressedEmbedding | Backbone:
+        """The embedding or the recommender, of no size, to ask it something."""
+        if plugin == "embedding":
+            alone = self.full == "none"
+            return self.factory(plugin)(num_items=1, features=1, alone=alone)
+        return self.factory(plugin)(item_embedding=ItemEmbedding(1, 1))
 
     @property
     def has_embedding(self) -> bool:
@@ -194,8 +180,7 @@ class RunConfig:
             return True
         if not self.has_embedding:
             return False
-        plugin = self.resolve("embedding").func  # type: ignore[attr-defined]
-        return plugin.fit is not CompressedEmbedding.fit
+        return bool(self._part("embedding").uses_text)
 
     @property
     def name(self) -> str:
@@ -209,15 +194,14 @@ class RunConfig:
             return self.cohort_size
         return max(1, round(self.cohort_fraction * num_clients))
 
-    def resolve(self, setting: str) -> Callable[..., Any]:
+    def factory(self, setting: str) -> Callable[..., Any]:
         """Returns the factory that a setting's spec names, its arguments bound."""
-        kind = setting.replace("_", " ")
-        return specs.resolve(getattr(self, setting), REGISTRIES[setting], kind)
+        return factory_of(setting, self.value(setting))
 
     def make_model(self, num_items: int, *, warm_up: bool = False) -> Backbone:
         """Builds the recommender: of the main phase, or of the warm-up."""
         full: Any = None if self.full == "none" else self.full
-        compressed = self.resolve("embedding") if self.has_embedding else None
+        compressed = self.factory("embedding") if self.has_embedding else None
         if warm_up:
             full, compressed = "trained", None
         embedding = ItemEmbedding(
@@ -225,38 +209,30 @@ class RunConfig:
             features=self.features,
             full=full,
             compressed=compressed,
-            init_scale=self.latent_scale,
+            init_scale=self.value("latent_scale"),
         )
         if compressed is not None:
             embedding.check()
-        return _build(self, "backbone")(item_embedding=embedding)
+        return self.factory("backbone")(item_embedding=embedding)
 
-    def make_loss(self) -> Loss:
-        """Builds the local loss."""
-        return _build(self, "loss")()
-
-    def make_client_optimizer(self) -> optax.GradientTransformation:
-        """Builds the optimizer that every participation starts afresh."""
-        return _build(self, "client_optimizer")()
+    def make_local_training(self, model: Backbone) -> LocalTraining:
+        """Builds what every client does with a model."""
+        client = self.factory("client_optimizer")()
+        return LocalTraining(
+            model=model,
+            loss=self.factory("loss")(),
+            optimizer=by_role(client, client, self.factory("private_optimizer")()),
+            num_items=model.item_embedding.num_items,
+            num_negatives=self.num_negatives,
+            local_epochs=self.local_epochs,
+            local_batch_size=self.local_batch_size,
+            proximal=self.proximal,
+        )
 
     def make_aggregator(self) -> Aggregator:
-        """Builds the aggregator with the server optimizer behind it."""
-        aggregator = _build(self, "aggregator")()
-        return with_server_optimizer(aggregator, _build(self, "server_optimizer")())
-
-
-def _build(config: RunConfig, setting: str) -> Callable[..., Any]:
-    """The setting's factory; what it cannot make of its arguments names the setting."""
-    factory = config.resolve(setting)
-
-    @functools.wraps(factory.func)  # type: ignore[attr-defined]
-    def build(**kwargs: Any) -> Any:
-        try:
-            return factory(**kwargs)
-        except InputError:
-            raise
-        except (TypeError, ValueError) as error:
-            text = getattr(config, setting)
-            raise InputError(f"{setting}={text!r} cannot be built: {error}") from error
-
-    return build
+        """Builds the aggregator with the server optimizers behind it."""
+        optimizer = by_role(
+            self.factory("shared_server_optimizer")(),
+            self.factory("server_optimizer")(),
+        )
+        return with_server_optimizer(self.factory("aggregator")(), optimizer)

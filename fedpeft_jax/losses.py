@@ -56,4 +56,30 @@ def bpr(positives: Array, negatives: Array, mask: Array) -> Array:
     return masked_mean(jax.nn.softplus(negatives - positives[:, None]), mask)
 
 
-LOSSES: dict[str, Callable[[], Loss]] = {"bpr": lambda: bpr}
+def bce(positives: Array, negatives: Array, mask: Array) -> Array:
+    r"""Binary cross-entropy: a score is the log-odds that the client holds the item.
+
+    .. math:: -\frac{1}{N} \sum_{i=1}^N \frac{1}{1 + M} \Big(\ln \sigma(s_i)
+              + \sum_{m=1}^M \ln (1 - \sigma(s_{im}))\Big)
+
+    Args:
+      positives: float32[N], scores of the positives.
+      negatives: float32[N, M], scores of each positive's negatives.
+      mask: bool[N], False on padding.
+
+    Returns:
+      float32[], the mean over the positives and their negatives, in nats.
+
+    Source:
+      He et al., Neural collaborative filtering, WWW 2017, equation 7.
+
+    Example:
+      >>> mask = jnp.array([True, False])
+      >>> round(float(bce(jnp.zeros(2), jnp.zeros((2, 4)), mask)), 4)
+      0.6931
+    """
+    scores = jnp.concatenate([-positives[:, None], negatives], axis=1)
+    return masked_mean(jax.nn.softplus(scores), mask)
+
+
+LOSSES: dict[str, Callable[[], Loss]] = {"bpr": lambda: bpr, "bce": lambda: bce}

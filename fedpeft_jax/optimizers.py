@@ -8,6 +8,7 @@ from typing import Any
 import optax
 
 from fedpeft_jax.errors import InputError
+from fedpeft_jax.roles import PRIVATE, ROWS, SHARED
 
 Make = Callable[..., optax.GradientTransformation]
 
@@ -72,6 +73,32 @@ def yogi(
     """
     scale = optax.scale_by_yogi(b1, b2, eps, initial_accumulator_value=0.0)
     return optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
+
+
+def by_role(
+    shared: optax.GradientTransformation,
+    rows: optax.GradientTransformation,
+    private: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """Returns an optimizer of trees by role, `{'params': ..., 'rows': ..., ...}`.
+
+    On the server, the mean over a cohort dilutes a row by the share of the clients that
+    touch it, and no shared parameter, so that the two ask for steps of different sizes.
+    On a client, what is private takes part in few rounds and learns from one user.
+
+    Args:
+      shared: of the shared parameters.
+      rows: of the rows.
+      private: of the private parameters; None where there are none, on the server.
+
+    Example:
+      >>> optimizer = by_role(sgd(1.0), sgd(5.0))
+      >>> update = {"params": 2.0, "rows": 2.0}
+      >>> optimizer.update(update, optimizer.init(update))[0]
+      {'params': -2.0, 'rows': -10.0}
+    """
+    optimizers = {SHARED: shared, ROWS: rows, PRIVATE: private or optax.identity()}
+    return optax.partition(optimizers, lambda tree: {role: role for role in tree})
 
 
 # No weight decay among them: a row that a client did not touch must not move.

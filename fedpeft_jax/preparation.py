@@ -22,7 +22,7 @@ from fedpeft_jax.features import (
 )
 from fedpeft_jax.federated.cohorts import check_cohort_size
 from fedpeft_jax.reporting import Reporter
-from fedpeft_jax.typing import Key
+from fedpeft_jax.typing import Array, Key
 
 
 class RunPurpose(enum.IntEnum):
@@ -74,22 +74,33 @@ def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
     )
     start = time.perf_counter()
     key = jax.random.fold_in(jax.random.key(config.seed), RunPurpose.PRETRAIN)
-    item_features, pretraining = _item_features(config, dataset, key, reporter)
+    item_features, pretraining = _item_features(config, dataset, split, key, reporter)
     seconds = time.perf_counter() - start
     return Prepared(split, candidates, item_features, pretraining, seconds)
 
 
 def _item_features(
-    config: RunConfig, dataset: Dataset, key: Key, reporter: Reporter
+    config: RunConfig, dataset: Dataset, split: Split, key: Key, reporter: Reporter
 ) -> tuple[ItemFeatures, dict[str, Any]]:
-    if not config.uses_text:
-        latents = None
-        if config.full != "none":
-            latents = random_latents(
-                key, dataset.num_items, config.features, config.latent_scale
-            )
-        return ItemFeatures(None, latents), {}
+    latents, encodings = None, None
+    figures: dict[str, Any] = {}
+    if config.uses_text:
+        encodings, latents, figures = _learn_from_text(config, dataset, key, reporter)
+    table = latents
+    if config.full != "none" and (config.full_init == "random" or latents is None):
+        table = random_latents(
+            jax.random.fold_in(key, 1),
+            dataset.num_items,
+            config.features,
+            config.value("latent_scale"),
+        )
+    degrees = np.bincount(split.train, minlength=dataset.num_items).astype(np.int32)
+    return ItemFeatures(encodings, latents, table, degrees), figures
 
+
+def _learn_from_text(
+    config: RunConfig, dataset: Dataset, key: Key, reporter: Reporter
+) -> tuple[np.ndarray, Array, dict[str, Any]]:
     text = _encode(config, dataset)
     reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
     if missing := int(text.missing.sum()):
@@ -107,21 +118,14 @@ def _item_features(
         f"autoencoder: explains {pretrained.explained_variance:.3f} of the variance, "
         f"latent spread {spread.min():.3g} to {spread.max():.3g}"
     )
-    latents = normalize_latents(pretrained.latents, config.latent_scale)
-    if config.full_init == "random":
-        latents = random_latents(
-            jax.random.fold_in(key, 1),
-            dataset.num_items,
-            config.features,
-            config.latent_scale,
-        )
     figures = {
         "source": text.source,
         "items_without_text": missing,
         "explained_variance": float(pretrained.explained_variance),
         "latent_spread": [float(spread.min()), float(spread.max())],
     }
-    return ItemFeatures(text.encodings, latents), figures
+    latents = normalize_latents(pretrained.latents, config.value("latent_scale"))
+    return text.encodings, latents, figures
 
 
 def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:

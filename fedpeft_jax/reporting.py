@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE
@@ -33,11 +33,23 @@ def format_bytes(size: float) -> str:
     return f"{size:.3g} {_UNITS[unit]}" if size < 100 else f"{size:.0f} {_UNITS[unit]}"
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_text, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 class Reporter:
     """Hears what happens in a run; this one keeps silent. All arguments are values."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
+
+    def figures(self, name: str, values: Mapping[str, Any]) -> None:
+        """Notes some figures, numbers or lists of numbers, if there are any."""
+        if values:
+            texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
+            self.note(f"{name}: {', '.join(texts)}")
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
         """A task is at `done` of `total`, with its latest figures."""
@@ -105,7 +117,7 @@ def print_summary(
     config, data = summary["config"], summary["dataset"]
     title = (
         f"{config['dataset']}: the test items of {data['evaluated_users']} users, "
-        f"after {config['rounds']} rounds, seed {config['seed']}"
+        f"after {summary['rounds']['evaluated']} rounds, seed {config['seed']}"
     )
     table = Table(
         title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False

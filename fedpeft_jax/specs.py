@@ -24,8 +24,9 @@ def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
       >>> [str(p) for p in arguments(lora).values()]
       ['rank=4']
     """
-    parameters = inspect.signature(factory).parameters
-    return {n: p for n, p in parameters.items() if n not in _RESERVED}
+    parameters = inspect.signature(factory).parameters.values()
+    named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return {p.name: p for p in named if p.name not in _RESERVED}
 
 
 def signature(name: str, factory: Callable[..., Any]) -> str:

@@ -27,9 +27,11 @@ def summarize_run(
     *,
     config: RunConfig,
     prepared: Prepared,
+    figures: Mapping[str, Any],
     evaluator: Evaluator,
     score: ScoreFn,
     params: PyTree,
+    rounds: Mapping[str, int],
     history: Sequence[Mapping[str, Any]],
     phases: dict[str, tuple[PhaseTraffic, int]],
     participants: int,
@@ -40,9 +42,11 @@ def summarize_run(
     Args:
       config: the settings.
       prepared: data and pretraining.
+      figures: of what the model learned on the server.
       evaluator: of the same data.
       score: the model's scores.
       params: the model's variables by collection.
+      rounds: how many were run, and after how many of them the params were.
       history: the entries of `metrics.jsonl`.
       phases: each phase's traffic and number of rounds.
       participants: clients that ever took part.
@@ -66,7 +70,7 @@ def summarize_run(
     )
     return {
         "format": FORMAT,
-        "config": dataclasses.asdict(config),
+        "config": config.settings(),
         "dataset": {
             "users": split.num_clients,
             "evaluated_users": len(split.evaluated),
@@ -77,7 +81,8 @@ def summarize_run(
         "metrics": metrics.pop("model"),
         "best_valid": {"round": best["round"], "metrics": best["metrics"]["valid"]},
         "baselines": metrics,
-        "pretraining": prepared.pretraining,
+        "rounds": dict(rounds),
+        "pretraining": {**prepared.pretraining, "embedding": dict(figures)},
         "communication": summarize_traffic(
             phases=phases,
             cohort_size=config.cohort(split.num_clients),
@@ -87,7 +92,7 @@ def summarize_run(
         ),
         "time": {
             **{name: round(seconds, 3) for name, seconds in clock.items()},
-            "rounds_per_s": config.rounds / max(clock["rounds_s"], 1e-9),
+            "rounds_per_s": rounds["run"] / max(clock["rounds_s"], 1e-9),
         },
         "memory": {"peak_rss_bytes": peak_rss_bytes()},
         "versions": {

@@ -1,29 +1,20 @@
 """A whole run: pretrain, warm up, freeze, train the compressed part, evaluate."""
 
-import dataclasses
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.communication import PhaseTraffic
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.data.clients import make_store
+from fedpeft_jax.early_stopping import EarlyStopping
 from fedpeft_jax.evaluation import Evaluator, ScoreFn
-from fedpeft_jax.federated.client import LocalTraining
 from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
 from fedpeft_jax.federated.round import RoundState, make_run_rounds
-from fedpeft_jax.federated.state import (
-    init_private,
-    init_server,
-    keep_surviving,
-    make_state,
-)
-from fedpeft_jax.preparation import Prepared, RunPurpose, prepare
+from fedpeft_jax.phases import Phase, enter_phase, make_phases
+from fedpeft_jax.preparation import prepare
 from fedpeft_jax.reporting import Reporter
 from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.run_folder import RunFolder
@@ -67,6 +58,7 @@ class Run:
         self._clock["evaluate_s"] = 0.0
         self._history: list[dict[str, Any]] = []
         self._participants: set[int] = set()
+        self._stopping = EarlyStopping(config.early_stopping_rounds)
         self._sent = 0
 
     def execute(self) -> dict[str, Any]:
@@ -80,7 +72,7 @@ class Run:
         prepared = prepare(config, self.reporter)
         if self.folder is not None:
             # Not earlier: a run that could not start must not claim its folder.
-            self.folder.write_config(dataclasses.asdict(config))
+            self.folder.write_config(config.settings())
         self._clock["pretrain_s"] = prepared.pretrain_s
         split = prepared.split
         self._counts = np.asarray(split.counts)
@@ -94,29 +86,35 @@ class Run:
         self._store = make_store(split)
         self._evaluator = Evaluator(split, prepared.candidates)
 
-        phases: dict[str, tuple[PhaseTraffic, int]] = {}
+        start = time.perf_counter()
+        phases = make_phases(config, prepared)
+        self._clock["pretrain_s"] += time.perf_counter() - start
+        traffic: dict[str, tuple[PhaseTraffic, int]] = {}
         state: RoundState | None = None
         frozen: PyTree = {}
-        for name, model, stop in self._phases(split.num_items):
-            state, frozen = self._enter(name, model, prepared, state, frozen)
-            variables = {SHARED: state.shared, ROWS: state.rows}
-            traffic = PhaseTraffic.of(
-                variables, self._counts, split.num_items, config.num_negatives
-            )
-            phases[name] = (traffic, stop - int(state.round))
-            state = self._train(name, model, state, frozen, stop, traffic)
+        for phase in phases:
+            self.reporter.figures(phase.name, phase.fitted.figures)
+            state, frozen = enter_phase(config, phase, split.num_clients, state, frozen)
+            first, sent = int(state.round), self._measure(state, split.num_items)
+            state = self._train(phase, state, frozen, sent)
+            traffic[phase.name] = (sent, int(state.round) - first)
         assert state is not None
+        ran = int(state.round)
+        if self._stopping.state is not None:
+            state = self._stopping.state
         params = _parameters(state, frozen)
         if self.folder is not None:
             self.folder.save_parameters("final", params)
         summary = summarize_run(
             config=config,
             prepared=prepared,
+            figures=phase.fitted.figures,
             evaluator=self._evaluator,
-            score=model_scores(model),
+            score=model_scores(phase.model),
             params=params,
+            rounds={"run": ran, "evaluated": int(state.round)},
             history=self._history,
-            phases=phases,
+            phases=traffic,
             participants=len(self._participants),
             clock=self._clock,
         )
@@ -124,67 +122,27 @@ class Run:
             self.folder.write_summary(summary)
         return summary
 
-    def _phases(self, num_items: int) -> Iterator[tuple[str, Backbone, int]]:
-        config = self.config
-        if config.warm_up:
-            model = config.make_model(num_items, warm_up=True)
-            yield "warm_up", model, config.warm_up
-        if config.warm_up < config.rounds or not config.warm_up:
-            yield "peft", config.make_model(num_items), config.rounds
-
-    def _enter(
-        self,
-        name: str,
-        model: Backbone,
-        prepared: Prepared,
-        old: RoundState | None,
-        frozen: PyTree,
-    ) -> tuple[RoundState, PyTree]:
-        """The state before a phase: text first, then what an earlier phase learned."""
-        key = jax.random.key(self.config.seed)
-        fold = lambda purpose: jax.random.fold_in(key, purpose)  # noqa: E731
-        fitted = model.fit(fold(RunPurpose.ADAPTER), prepared.item_features)
-        purpose = RunPurpose.SERVER if old is None else RunPurpose.ADAPTER
-        server = init_server(model, fold(purpose), fitted)
-        if old is None:
-            num_clients = prepared.split.num_clients
-            private = init_private(model, fold(RunPurpose.PRIVATE), num_clients, server)
-            round_ = 0
-        else:
-            earlier = {SHARED: old.shared, ROWS: old.rows, FROZEN: frozen}
-            server = keep_surviving(server, earlier)
-            private, round_ = old.private, int(old.round)
-        aggregator = self.config.make_aggregator()
-        state = make_state(server, private, aggregator, fold(RunPurpose.ROUNDS), round_)
-        return state, server[FROZEN]
+    def _measure(self, state: RoundState, num_items: int) -> PhaseTraffic:
+        variables = {SHARED: state.shared, ROWS: state.rows}
+        num_negatives = self.config.num_negatives
+        return PhaseTraffic.of(variables, self._counts, num_items, num_negatives)
 
     def _train(
         self,
-        phase: str,
-        model: Backbone,
+        phase: Phase,
         state: RoundState,
         frozen: PyTree,
-        stop: int,
         traffic: PhaseTraffic,
     ) -> RoundState:
-        num_items = model.item_embedding.num_items
-        config, score = self.config, model_scores(model)
-        training = LocalTraining(
-            model=model,
-            loss=config.make_loss(),
-            optimizer=config.make_client_optimizer(),
-            num_items=num_items,
-            num_negatives=config.num_negatives,
-            local_epochs=config.local_epochs,
-            local_batch_size=config.local_batch_size,
-        )
+        config, score = self.config, model_scores(phase.model)
+        training = config.make_local_training(phase.model)
         run_rounds = make_run_rounds(training, config.make_aggregator(), self._tiles)
         chunk = min(config.eval_every, _CHUNK)
         compiled = None
         done = int(state.round)
-        while done < stop:
+        while done < phase.stop:
             due = (done // config.eval_every + 1) * config.eval_every
-            until = min(stop, done + chunk, due)
+            until = min(phase.stop, done + chunk, due)
             plan = plan_cohorts(
                 self._tiles,
                 self._counts,
@@ -211,9 +169,20 @@ class Run:
             self._participants.update(plan.client_ids[:ran].ravel().tolist())
             self._sent += 2 * traffic.dense * self._cohort_size * ran
             done = until
-            if done % config.eval_every == 0 or done == config.rounds:
-                self._validate(phase, done, losses[ran - 1], score, state, frozen)
+            if done % config.eval_every and done != config.rounds:
+                self._show(done, losses[ran - 1])
+                continue
+            value = self._validate(
+                phase.name, done, losses[ran - 1], score, state, frozen
+            )
             self._show(done, losses[ran - 1])
+            # A warm-up is short by design, and its model is not the run's.
+            if phase.name == "peft" and self._stopping.should_stop(done, value, state):
+                self.reporter.note(
+                    f"stopped after round {done}: validation NDCG@10 was best at "
+                    f"round {self._stopping.round}"
+                )
+                break
         return state
 
     def _validate(
@@ -224,7 +193,7 @@ class Run:
         score: ScoreFn,
         state: RoundState,
         frozen: PyTree,
-    ) -> None:
+    ) -> float:
         start = time.perf_counter()
         metrics = self._evaluator(
             score, _parameters(state, frozen), "valid", ("sampled",)
@@ -241,6 +210,7 @@ class Run:
         self._history.append(entry)
         if self.folder is not None:
             self.folder.append_metrics(entry)
+        return valid_ndcg(entry)
 
     def _show(self, done: int, loss: float) -> None:
         values = {"loss": float(loss)}

@@ -74,6 +74,27 @@ def model():
     return make_model(NUM_ITEMS, "trained", "lora(rank=2)")
 
 
+def test_the_proximal_term_pulls_uploads_back_and_spares_private_parameters(model):
+    """FedProx by hand: one more gradient, mu (w - w_t), from the second step on."""
+    mu, rate = 0.7, 0.5
+    plain, pulled = (
+        train(make_training(model, optimizer=optax.sgd(rate), proximal=weight))
+        for weight in (0.0, mu)
+    )
+    first, _, _ = train(
+        make_training(model, optimizer=optax.sgd(rate), local_epochs=1, proximal=mu)
+    )
+    # The first step has not moved yet; the second sees mu times the first one's way.
+    for with_pull, without, way in zip(
+        *(jax.tree.leaves((u.shared, u.rows)) for u in (pulled[0], plain[0], first)),
+        strict=True,
+    ):
+        expected = without - rate * mu * way
+        np.testing.assert_allclose(with_pull, expected, rtol=1e-4, atol=1e-6)
+    assert_close(pulled[1], plain[1])
+    assert pulled[2] > plain[2]  # the loss that is reported is the one that is trained
+
+
 def test_one_batch_of_everything_is_the_full_batch(model):
     full = train(make_training(model))
     one_batch = train(make_training(model, local_batch_size=5))

@@ -11,13 +11,18 @@ from fedpeft_jax.federated.state import init_server
 
 I, D, K = 50, 8, 3  # noqa: E741 (the shape letters of the library)
 COUNTS = np.array([1, 49, 10])
+CODES = 2 * I / 4  # in entries of 4 bytes: two codes an item, of one byte each
 
 
-def variables(full, embedding):
+def variables(full, embedding, backbone="fedmf"):
     """The shapes of what the server holds."""
     warm_up = 0 if full == "frozen" else None
     config = RunConfig(
-        full=full, embedding=embedding, features=D, warm_up_rounds=warm_up
+        full=full,
+        embedding=embedding,
+        features=D,
+        warm_up_rounds=warm_up,
+        backbone=backbone,
     )
     model = config.make_model(I)
     return jax.eval_shape(lambda: init_server(model, jax.random.key(0)))
@@ -31,10 +36,20 @@ def variables(full, embedding):
         ("none", f"lora(rank={K})", K * (I + D), 0),
         ("trained", f"lora(rank={K})", I * D + K * (I + D), 0),
         ("frozen", "none", 0, I * D),
+        ("frozen", "hash(num_buckets=7)", 7 * D, I * D + CODES),
+        ("none", "hash(num_buckets=7)", 7 * D, CODES),
+        ("frozen", "hash(num_buckets=7, pooling='senet')", 7 * D + 4, I * D + CODES),
+        ("frozen", "rq(num_codebooks=2, codebook_size=9)", 2 * 9 * D, I * D + CODES),
+        ("none", "rq(num_codebooks=2, codebook_size=9)", 2 * 9 * D, CODES),
     ],
 )
-def test_dense_and_one_time_bytes(full, embedding, entries, frozen):
-    held = variables(full, embedding)
+@pytest.mark.parametrize("backbone", ["fedmf", "fedncf", "pfedrec", "fedpergnn"])
+def test_dense_and_one_time_bytes(full, embedding, entries, frozen, backbone):
+    held = variables(full, embedding, backbone)
+    if backbone == "fedncf":  # the layers 2D -> 64 -> 128 -> 64 -> 1 and their biases
+        entries += 2 * D * 64 + 64 + 64 * 128 + 128 + 128 * 64 + 64 + 64
+    if backbone == "fedpergnn":  # the items' degrees
+        frozen += I
     traffic = PhaseTraffic.of(held, COUNTS, I, num_negatives=1)
     assert traffic.dense == 4 * entries
     assert one_time_bytes(held) == 4 * frozen

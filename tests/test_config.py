@@ -9,10 +9,11 @@ import pytest
 from fedpeft_jax import config as config_module
 from fedpeft_jax import specs
 from fedpeft_jax.backbones import FedMF
-from fedpeft_jax.config import REGISTRIES, RunConfig
+from fedpeft_jax.config import RunConfig
 from fedpeft_jax.embeddings import EMBEDDINGS, CompressedEmbedding, LoRA
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.federated.aggregators import AGGREGATORS
+from fedpeft_jax.plugins import REGISTRIES
 
 # Names that presets, scripts and result files of others rely on.
 RELIED_ON = """
@@ -26,8 +27,7 @@ RELIED_ON = """
 class Reader(CompressedEmbedding):
     """An embedding that is fitted to item text."""
 
-    def fit(self, key, item_features):
-        return {}
+    uses_text = True
 
 
 def fields():
@@ -236,10 +236,47 @@ def test_an_embedding_that_reads_text_may_be_given_embeddings(monkeypatch):
 # What follows from the settings
 
 
-def test_resolve_binds_the_arguments_of_a_spec():
-    factory = RunConfig(embedding="lora(rank=2, alpha=8.0)").resolve("embedding")
-    assert factory.func is LoRA
-    assert factory.keywords == {"rank": 2, "alpha": 8.0}
+def test_a_factory_binds_the_arguments_of_a_spec():
+    factory = RunConfig(embedding="lora(rank=2, alpha=8.0)").factory("embedding")
+    assert factory(num_items=5, features=3) == LoRA(5, 3, rank=2, alpha=8.0)
+
+
+def test_settings_that_are_left_out_suit_the_embedding(monkeypatch):
+    monkeypatch.setitem(EMBEDDINGS, "reader", Reader)
+    monkeypatch.setattr(Reader, "defaults", {"latent_scale": 0.25})
+    config = RunConfig(embedding="reader")
+    assert config.latent_scale is None
+    assert config.value("latent_scale") == 0.25
+    assert config.make_model(5).item_embedding.init_scale == 0.25
+    # What is given wins, and without the embedding nobody asks it.
+    assert RunConfig(embedding="reader", latent_scale=2.0).value("latent_scale") == 2.0
+    table = RunConfig(full="trained", embedding="none")
+    assert table.value("latent_scale") == 1.0
+    assert table.value("server_optimizer") == "sgd(learning_rate=5.0)"
+    assert RunConfig(embedding="reader").value("server_optimizer") == (
+        "sgd(learning_rate=5.0)"
+    )
+
+
+def test_the_recommender_is_asked_after_the_embedding(monkeypatch):
+    monkeypatch.setitem(EMBEDDINGS, "reader", Reader)
+    monkeypatch.setattr(Reader, "defaults", {"latent_scale": 0.25})
+    suited = {"latent_scale": 0.5, "server_optimizer": "sgd(learning_rate=2.0)"}
+    monkeypatch.setattr(FedMF, "defaults", suited)
+    config = RunConfig(embedding="reader")
+    assert config.value("latent_scale") == 0.25
+    assert config.value("server_optimizer") == "sgd(learning_rate=2.0)"
+
+
+@pytest.mark.parametrize("embedding", ["none", *EMBEDDINGS])
+def test_settings_make_the_same_run_again(embedding):
+    config = RunConfig(embedding=embedding)
+    settings = config.settings()
+    assert set(settings) == {field.name for field in fields()}
+    for name in ("warm_up_rounds", "latent_scale", "server_optimizer"):
+        assert settings[name] is not None
+    again = RunConfig(**json.loads(json.dumps(settings)))
+    assert again.settings() == settings
 
 
 def test_registries_name_settings():
@@ -247,7 +284,7 @@ def test_registries_name_settings():
     assert set(REGISTRIES) <= names
     for setting in REGISTRIES:
         if setting != "embedding":  # which may also be 'none'
-            default = getattr(RunConfig(), setting).partition("(")[0]
+            default = RunConfig().value(setting).partition("(")[0]
             assert default in REGISTRIES[setting]
 
 

@@ -117,9 +117,9 @@ def test_the_first_forward_of_peft_is_the_frozen_table_bit_for_bit():
 @pytest.mark.parametrize("full", ["trained", "frozen", None])
 def test_fit_fills_the_table_and_asks_the_adapter(full):
     latents = np.arange(15.0).reshape(5, 3)
-    values = ItemEmbedding(5, 3, full, Codes).fit(
-        jax.random.key(0), ItemFeatures(encodings=None, latents=latents)
-    )
+    features = ItemFeatures(latents=latents, table=latents + 1)
+    values, figures = ItemEmbedding(5, 3, full, Codes).fit(jax.random.key(0), features)
+    assert figures == {"codes_used": 3}
     assert set(values["params"]) == {"compressed"}
     assert "codes" in values["frozen"]["compressed"]
     role = {"trained": "rows", "frozen": "frozen"}.get(full)
@@ -128,9 +128,9 @@ def test_fit_fills_the_table_and_asks_the_adapter(full):
     if role:
         table = values[role]["full"]
         assert table.dtype == jnp.float32
-        np.testing.assert_array_equal(table, latents)
+        np.testing.assert_array_equal(table, latents + 1)
 
 
-def test_fit_without_latents_leaves_the_table_random():
-    nothing = ItemFeatures(None, None)
-    assert ItemEmbedding(5, 3, "trained", LoRA).fit(jax.random.key(0), nothing) == {}
+def test_fit_without_a_table_leaves_it_random():
+    fitted = ItemEmbedding(5, 3, "trained", LoRA).fit(jax.random.key(0), ItemFeatures())
+    assert fitted == ({}, {})

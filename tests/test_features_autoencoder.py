@@ -11,6 +11,7 @@ from fedpeft_jax.errors import InputError
 from fedpeft_jax.features import (
     Autoencoder,
     autoencoder,
+    minibatches,
     pretrain_autoencoder,
 )
 
@@ -83,17 +84,17 @@ def test_same_key_same_latents_and_progress_changes_nothing():
 
 def test_pieces_do_not_matter(monkeypatch):
     pieces = _pretrain()
-    monkeypatch.setattr(autoencoder, "_PIECES", 7)  # the last piece is shorter
+    monkeypatch.setattr(minibatches, "_PIECES", 7)  # the last piece is shorter
     whole = _pretrain()
     np.testing.assert_array_equal(pieces.latents, whole.latents)
     np.testing.assert_array_equal(pieces.loss_history, whole.loss_history)
 
 
 def test_compiles_once():
-    autoencoder._train.clear_cache()
+    minibatches._train.clear_cache()
     _pretrain()
     _pretrain(seed=1, encodings=_planted(seed=5), learning_rate=1e-2, noise=0.5)
-    assert autoencoder._train._cache_size() == 1
+    assert minibatches._train._cache_size() == 1
 
 
 def test_strict_jax_flags():

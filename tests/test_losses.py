@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.losses import LOSSES, bpr, masked_mean
+from fedpeft_jax.losses import LOSSES, bce, bpr, masked_mean
 from tests import toys
 
 EVERY_LOSS = LOSSES | toys.LOSSES
@@ -31,6 +31,29 @@ def test_bpr_gradient_by_hand():
     gradient = jax.grad(lambda p: bpr(p, jnp.zeros((2, 1)), jnp.array([True, True])))
     expected = -1 / (1 + np.exp([1.0, -2.0])) / 2
     np.testing.assert_allclose(gradient(jnp.array([1.0, -2.0])), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_negatives", [1, 3])
+def test_bce_in_numpy(num_negatives):
+    rng = np.random.default_rng(0)
+    positives, negatives = rng.normal(size=4), rng.normal(size=(4, num_negatives))
+    logs = []
+    for row in (0, 1, 3):  # the third positive is padding
+        logs.append(np.log(1 / (1 + np.exp(-positives[row]))))
+        logs.extend(np.log(1 - 1 / (1 + np.exp(-negatives[row]))))
+    mask = jnp.array([True, True, False, True])
+    loss = bce(jnp.float32(positives), jnp.float32(negatives), mask)
+    assert float(loss) == pytest.approx(-np.mean(logs), rel=1e-6)
+
+
+def test_bce_gradient_by_hand():
+    """A sigmoid minus its label, over the number of scores."""
+    mask = jnp.array([True, True])
+    scores = jnp.array([1.0, -2.0]), jnp.array([[0.5, 0.0], [3.0, -1.0]])
+    to_positives, to_negatives = jax.grad(lambda s: bce(*s, mask))(scores)
+    sigmoids = [1 / (1 + np.exp(-np.asarray(s, float))) for s in scores]
+    np.testing.assert_allclose(to_positives, (sigmoids[0] - 1) / 6, rtol=1e-5)
+    np.testing.assert_allclose(to_negatives, sigmoids[1] / 6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", EVERY_LOSS)

@@ -59,15 +59,31 @@ def test_text_becomes_normalised_latents():
 def test_a_random_table_reads_no_text():
     result, listener = prepared(full_init="random", latent_scale=0.5)
     assert result.item_features.encodings is None
-    latents = np.asarray(result.item_features.latents)
-    assert latents.shape == (NUM_ITEMS, FEATURES)
-    assert abs(latents.std() - 0.5) < 0.1
+    assert result.item_features.latents is None
+    table = np.asarray(result.item_features.table)
+    assert table.shape == (NUM_ITEMS, FEATURES)
+    assert abs(table.std() - 0.5) < 0.1
     assert result.pretraining == {} and listener.tasks == []
 
 
 def test_without_a_table_nothing_is_prepared_for_one():
     result, _ = prepared(full="none", warm_up_rounds=None)
-    assert result.item_features == (None, None)
+    assert result.item_features[:3] == (None, None, None)
+
+
+def test_codes_are_learned_from_text_beside_a_random_table():
+    result, _ = prepared(full_init="random", embedding="rq(codebook_size=8)")
+    features = result.item_features
+    assert features.encodings is not None
+    correlation = np.corrcoef(np.ravel(features.latents), np.ravel(features.table))
+    assert abs(correlation[0, 1]) < 0.2
+
+
+def test_degrees_count_the_clients_that_train_on_an_item():
+    result, _ = prepared()
+    degrees = result.item_features.degrees
+    expected = [np.sum(result.split.train == item) for item in range(NUM_ITEMS)]
+    np.testing.assert_array_equal(degrees, expected)
 
 
 def test_the_seed_draws_the_pretraining_and_the_data_seed_the_candidates():

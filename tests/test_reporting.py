@@ -48,6 +48,7 @@ def summary(full="frozen", embedding="lora(rank=4)", value=0.6, **more):
         },
         "dataset": {"evaluated_users": 58, "items": 40},
         "metrics": {"test": metrics(value), "valid": metrics(0.9)},
+        "rounds": {"run": 12, "evaluated": 12},
         "best_valid": {"round": 8, "metrics": metrics(0.7)},
         "baselines": {"most_popular": {"test": metrics(0.4), "valid": metrics(0.8)}},
         "communication": {

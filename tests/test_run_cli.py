@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fedpeft_jax import cli
-from fedpeft_jax.config import REGISTRIES, RunConfig
+from fedpeft_jax.config import RunConfig
+from fedpeft_jax.plugins import REGISTRIES
 from tests.small_runs import ROOT, load_script, run_cli, small_runs
 
 
@@ -131,7 +132,7 @@ def test_the_compilation_cache_is_in_the_users_folder(tmp_path):
         ("--flagfile=/no/such.flags", "/no/such.flags"),
         ("stray", "unexpected argument 'stray'"),
         ("--embedding=lora(size=4)", "no argument 'size': use lora(rank=4"),
-        ("--embedding=lorra", "unknown embedding 'lorra': use one of lora"),
+        ("--embedding=lorra", "unknown embedding 'lorra': use one of hash, lora"),
         ("--embedding=lora(rank=0)", "rank"),
         ("--embedding=lora(rank=-3)", "rank"),
         ("--client_optimizer=adam", "needs 'learning_rate'"),

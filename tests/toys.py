@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.backbones.base import Backbone
-from fedpeft_jax.embeddings.base import CompressedEmbedding, take
+from fedpeft_jax.embeddings.base import CompressedEmbedding, Fitted, take
 from fedpeft_jax.federated.aggregators import Aggregator, Statistics
 from fedpeft_jax.losses import masked_mean
 from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED, private
@@ -22,6 +22,7 @@ class Codes(CompressedEmbedding):
     """Items share the vectors of a codebook; who shares which is fitted and frozen."""
 
     num_codes: int = 3
+    uses_text = True
 
     def setup(self):
         self.codebook = self.param(
@@ -39,10 +40,11 @@ class Codes(CompressedEmbedding):
         latents = np.asarray(item_features.latents)
         codes = np.argsort(np.argsort(latents[:, 0])) * self.num_codes // len(latents)
         means = [latents[codes == code].mean(axis=0) for code in range(self.num_codes)]
-        return {
+        values = {
             FROZEN: {"codes": jnp.asarray(codes, jnp.int32)},
             SHARED: {"codebook": jnp.asarray(np.stack(means), jnp.float32)},
         }
+        return Fitted(values, {"codes_used": len(np.unique(codes))})
 
 
 class ScoreFunction(Backbone):

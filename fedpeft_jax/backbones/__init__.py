@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 from fedpeft_jax.backbones.base import Backbone
 from fedpeft_jax.backbones.fedmf import FedMF
+from fedpeft_jax.backbones.fedncf import FedNCF
+from fedpeft_jax.backbones.fedpergnn import FedPerGNN
+from fedpeft_jax.backbones.pfedrec import PFedRec
 
-BACKBONES: dict[str, Callable[..., Backbone]] = {"fedmf": FedMF}
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "fedmf": FedMF,
+    "fedncf": FedNCF,
+    "pfedrec": PFedRec,
+    "fedpergnn": FedPerGNN,
+}
 
-__all__ = ["BACKBONES", "Backbone", "FedMF"]
+__all__ = ["BACKBONES", "Backbone", "FedMF", "FedNCF", "FedPerGNN", "PFedRec"]

@@ -1,14 +1,38 @@
 """What every recommender is: it scores items for one client."""
 
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import flax.linen as nn
+import jax
 
-from fedpeft_jax.embeddings.base import ItemEmbedding, ItemFeatures
-from fedpeft_jax.roles import TRAINED
-from fedpeft_jax.typing import Array, History, Key, PyTree
+from fedpeft_jax.embeddings.base import Fitted, ItemEmbedding, ItemFeatures
+from fedpeft_jax.roles import PRIVATE, TRAINED
+from fedpeft_jax.typing import Array, History, Key
 
 Schedule: TypeAlias = tuple[tuple[str, ...], ...]
+
+
+def user_vector(module: nn.Module, features: int, mean: float, scale: float) -> Any:
+    """Declares a private user vector `user [D]`, normal around a common mean.
+
+    With the mean all clients start into one direction, and along it the server learns
+    from the first round what is popular. Around zero that has to wait until training
+    has bent the vectors together: on MovieLens-1M, 20 rounds of warm-up then end at
+    HR@10 0.18 in place of 0.42 (validation; the popularity baseline: 0.45).
+
+    Args:
+      module: the recommender, in its `setup`.
+      features: D.
+      mean: of every entry.
+      scale: standard deviation of every entry.
+    """
+
+    def init() -> Array:
+        random = jax.random.normal(module.make_rng("params"), (features,))
+        return mean + scale * random
+
+    return module.variable(PRIVATE, "user", init)
 
 
 class Backbone(nn.Module):
@@ -20,13 +44,19 @@ class Backbone(nn.Module):
       private_init: `'per_client'` draws every client's private parameters from the
         client's own key (user vectors must differ from the start), `'common'` gives
         all clients the same ones (a score function that starts from one state).
+      defaults: run settings that suit it, used where a run leaves them out and the
+        embedding has none.
       local_schedule: groups of roles that a local step trains one after the other,
         each with its own gradient and optimizer state.
     """
 
     item_embedding: ItemEmbedding
+    defaults: ClassVar[Mapping[str, Any]] = {}
     private_init: ClassVar[Literal["per_client", "common"]] = "per_client"
-    local_schedule: ClassVar[Schedule] = (TRAINED,)
+
+    @property
+    def local_schedule(self) -> Schedule:
+        return (TRAINED,)
 
     def score(
         self, history: History, ids: Array | None, *, deterministic: bool
@@ -43,7 +73,8 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
-    def fit(self, key: Key, item_features: ItemFeatures) -> dict[str, PyTree]:
-        """Returns initial values by collection, learned on the server from text."""
-        values = self.item_embedding.fit(key, item_features)
-        return {role: {"item_embedding": tree} for role, tree in values.items()}
+    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
+        """Returns initial values, learned on the server; runs once, outside any jit."""
+        values, figures = self.item_embedding.fit(key, item_features)
+        nested = {role: {"item_embedding": tree} for role, tree in values.items()}
+        return Fitted(nested, figures)

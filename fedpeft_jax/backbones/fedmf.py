@@ -3,10 +3,7 @@
 Chai et al., Secure federated matrix factorization, IEEE Intelligent Systems 2021.
 """
 
-import flax.linen as nn
-
-from fedpeft_jax.backbones.base import Backbone
-from fedpeft_jax.roles import PRIVATE
+from fedpeft_jax.backbones.base import Backbone, user_vector
 from fedpeft_jax.typing import Array, History
 
 
@@ -15,7 +12,8 @@ class FedMF(Backbone):
 
     Args:
       item_embedding: the item embedding.
-      init_scale: standard deviation of the user vectors.
+      init_mean: mean of the entries of the user vectors.
+      init_scale: standard deviation of the entries around it.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -30,16 +28,12 @@ class FedMF(Backbone):
       ((2,), (2,))
     """
 
+    init_mean: float = 0.1
     init_scale: float = 0.1
 
     def setup(self) -> None:
-        self.user = self.variable(
-            PRIVATE,
-            "user",
-            lambda: nn.initializers.normal(self.init_scale)(
-                self.make_rng("params"), (self.item_embedding.features,)
-            ),
-        )
+        features = self.item_embedding.features
+        self.user = user_vector(self, features, self.init_mean, self.init_scale)
 
     def score(
         self, history: History, ids: Array | None, *, deterministic: bool

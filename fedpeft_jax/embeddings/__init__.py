@@ -4,19 +4,30 @@ from collections.abc import Callable
 
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
+    Fitted,
     ItemEmbedding,
     ItemFeatures,
     take,
 )
+from fedpeft_jax.embeddings.hashing import Hash
 from fedpeft_jax.embeddings.lora import LoRA
+from fedpeft_jax.embeddings.rq import RQ, rq
 
-EMBEDDINGS: dict[str, Callable[..., CompressedEmbedding]] = {"lora": LoRA}
+EMBEDDINGS: dict[str, Callable[..., CompressedEmbedding]] = {
+    "lora": LoRA,
+    "hash": Hash,
+    "rq": rq,
+}
 
 __all__ = [
     "EMBEDDINGS",
+    "RQ",
     "CompressedEmbedding",
+    "Fitted",
+    "Hash",
     "ItemEmbedding",
     "ItemFeatures",
     "LoRA",
+    "rq",
     "take",
 ]

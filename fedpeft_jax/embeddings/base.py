@@ -1,7 +1,7 @@
 """Item embeddings: a full table, a compressed part beside it, or both summed."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,11 +19,28 @@ class ItemFeatures(NamedTuple):
 
     Attributes:
       encodings: float32[I, F], item text as its encoder sees it, or None.
-      latents: float32[I, D], normalised initial embeddings, or None.
+      latents: float32[I, D], the autoencoder's normalised latents of it, or None.
+      table: float32[I, D], the initial full table: the latents, or a random one.
+      degrees: int32[I], how many clients hold an item. The one figure that clients
+        would have to be asked for, by secure aggregation; who reads it says so.
     """
 
-    encodings: np.ndarray | Array | None
-    latents: np.ndarray | Array | None
+    encodings: np.ndarray | Array | None = None
+    latents: np.ndarray | Array | None = None
+    table: np.ndarray | Array | None = None
+    degrees: np.ndarray | None = None
+
+
+class Fitted(NamedTuple):
+    """What a module learned on the server before the first round.
+
+    Attributes:
+      values: initial values by collection; what they leave out keeps its random one.
+      figures: of how well it went, for the run's output: numbers, or lists of them.
+    """
+
+    values: Mapping[str, PyTree]
+    figures: Mapping[str, Any]
 
 
 def take(table: Array, ids: Array | None) -> Array:
@@ -39,6 +56,35 @@ def take(table: Array, ids: Array | None) -> Array:
     return table if ids is None else table[ids]
 
 
+def code_dtype(size: int) -> np.dtype[Any]:
+    """Returns the smallest unsigned type for codes below `size`, as they are sent.
+
+    Example:
+      >>> code_dtype(256), code_dtype(257)
+      (dtype('uint8'), dtype('uint16'))
+    """
+    return np.min_scalar_type(size - 1)
+
+
+def shared_codes(codes: np.ndarray) -> dict[str, Any]:
+    """Returns how well codes tell items apart.
+
+    Args:
+      codes: int[I, l], a code tuple for each item.
+
+    Returns:
+      `distinct_codes`, the number of different tuples, and `collision_rate`, the share
+      of the items whose tuple another item has too.
+
+    Example:
+      >>> shared_codes(np.array([[0, 1], [1, 0], [0, 1], [2, 2]]))
+      {'distinct_codes': 3, 'collision_rate': 0.5}
+    """
+    _, counts = np.unique(codes, axis=0, return_counts=True)
+    alike = int(counts[counts > 1].sum())
+    return {"distinct_codes": len(counts), "collision_rate": alike / len(codes)}
+
+
 class CompressedEmbedding(nn.Module):
     """A small item embedding that is trained and sent every round (abstract).
 
@@ -50,11 +96,15 @@ class CompressedEmbedding(nn.Module):
       num_items: I, the size of the catalogue.
       features: D.
       alone: True if there is no full table beside it, so that it must not start at 0.
+      uses_text: whether `fit` needs item text.
+      defaults: run settings that suit it, used where a run leaves them out.
     """
 
     num_items: int
     features: int
     alone: bool = False
+    uses_text: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __call__(self, ids: Array | None = None) -> Array:
         """Returns the embeddings of some rows: int32[...] -> float32[..., D]."""
@@ -69,14 +119,19 @@ class CompressedEmbedding(nn.Module):
         """
         return self(ids) @ vector
 
-    def fit(self, key: Key, item_features: ItemFeatures) -> Mapping[str, PyTree]:
-        """Returns initial values by collection, learned on the server from item text.
+    def weighted_sum(self, ids: Array, weights: Array) -> Array:
+        """Returns `weights @ self(ids)`, float32[D]; override it where cheaper.
 
-        Runs once, outside of any jit. What it leaves out keeps its random initial
-        value.
+        Args:
+          ids: int32[N] rows.
+          weights: float32[N].
         """
+        return weights @ self(ids)
+
+    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
+        """Returns initial values, learned on the server; runs once, outside any jit."""
         del key, item_features
-        return {}
+        return Fitted({}, {})
 
 
 class ItemEmbedding(nn.Module):
@@ -163,15 +218,25 @@ class ItemEmbedding(nn.Module):
             parts.append(self.adapter.inner(ids, vector))
         return sum(parts[1:], start=parts[0])
 
-    def fit(self, key: Key, item_features: ItemFeatures) -> dict[str, PyTree]:
-        """Returns initial values by collection: the text latents and the adapter's."""
-        values: dict[str, PyTree] = {}
+    def weighted_sum(self, ids: Array, weights: Array) -> Array:
+        """Returns `weights @ self(ids)` without building the vectors: float32[D]."""
+        parts = []
+        if self.full is not None:
+            parts.append(weights @ take(self.table.value, ids))
         if self.compressed is not None:
-            part = self._compressed(parent=None)
-            for role, tree in part.fit(key, item_features).items():
+            parts.append(self.adapter.weighted_sum(ids, weights))
+        return sum(parts[1:], start=parts[0])
+
+    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
+        """Returns the initial full table and what the adapter learns."""
+        values: dict[str, PyTree] = {}
+        figures: Mapping[str, Any] = {}
+        if self.compressed is not None:
+            learned, figures = self._compressed(parent=None).fit(key, item_features)
+            for role, tree in learned.items():
                 values.setdefault(role, {})["compressed"] = tree
-        if self.full is not None and item_features.latents is not None:
+        if self.full is not None and item_features.table is not None:
             role = ROWS if self.full == "trained" else FROZEN
-            latents = jnp.asarray(item_features.latents, jnp.float32)
-            values.setdefault(role, {})["full"] = latents
-        return values
+            table = jnp.asarray(item_features.table, jnp.float32)
+            values.setdefault(role, {})["full"] = table
+        return Fitted(values, figures)

@@ -4,6 +4,9 @@ Hu et al., LoRA: Low-rank adaptation of large language models, ICLR 2022, sectio
 as FedPEFT (arXiv 2512.13734) applies it to an item table.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import flax.linen as nn
 
 from fedpeft_jax.embeddings.base import CompressedEmbedding, take
@@ -43,6 +46,10 @@ class LoRA(CompressedEmbedding):
     rank: int = 4
     alpha: float | None = None
     init_scale: float = 0.1
+    # The few entries of B move with all clients' agreement: a step of 1 is too slow.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "shared_server_optimizer": "sgd(learning_rate=5.0)"
+    }
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or self.rank < 1:
@@ -75,3 +82,6 @@ class LoRA(CompressedEmbedding):
     def inner(self, ids: Array | None, vector: Array) -> Array:
         # (A B) u as A (B u): k numbers an item instead of D.
         return take(self.A.value, ids) @ (self._scaling * (vector @ self.B))
+
+    def weighted_sum(self, ids: Array, weights: Array) -> Array:
+        return self._scaling * self.B @ (weights @ take(self.A.value, ids))

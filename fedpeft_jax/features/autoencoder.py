@@ -6,27 +6,19 @@ is no weight decay: the published one outweighed the error and made all latents 
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.features.latents import refuse_collapse, standardize_encodings
+from fedpeft_jax.features.minibatches import Minibatches, Progress, fit_network
 from fedpeft_jax.layers import MLP
 from fedpeft_jax.typing import Array, Key, PyTree
-
-_MIN_STEPS, _MIN_EPOCHS, _PIECES = 600, 20, 10
-
-Progress: TypeAlias = Callable[[int, int, float], None]
-"""Called as ``progress(done_epochs, total_epochs, loss)``."""
-
-_State: TypeAlias = tuple[PyTree, PyTree, Array]  # parameters, moments, loss history
 
 
 class Autoencoder(nn.Module):
@@ -63,6 +55,10 @@ class Autoencoder(nn.Module):
         """Maps latents float32[..., D] to reconstructions float32[..., F]."""
         return self.decoder(latents)
 
+    def errors(self, noisy: Array, clean: Array) -> Array:
+        """Returns each item's mean squared error of the reconstruction, float32[B]."""
+        return jnp.square(self(noisy) - clean).mean(axis=-1)
+
     def __call__(self, encodings: Array) -> Array:
         """Reconstructs encodings float32[..., F] through the latent."""
         return self.decode(self.encode(encodings))
@@ -86,75 +82,9 @@ class Pretrained(NamedTuple):
     loss_history: np.ndarray
 
 
-def _optimizer(
-    learning_rate: float | Array, steps: int
-) -> optax.GradientTransformation:
-    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 10, steps)
-    return optax.adam(lambda count: learning_rate * shape(count))
-
-
 @functools.partial(jax.jit, static_argnames="model")
-def _init(model: Autoencoder, key: Key) -> tuple[PyTree, PyTree]:
-    params = model.init(key, jnp.zeros((1, model.features)))
-    # The moments' shapes depend on neither, and so this compiles once a model.
-    return params, _optimizer(learning_rate=0.0, steps=1).init(params)
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "epochs", "batch_size"),
-    donate_argnames="state",
-)
-def _train(
-    model: Autoencoder,
-    epochs: int,
-    batch_size: int,
-    state: _State,
-    data: Array,
-    key: Key,
-    rates: tuple[Array, Array],
-    start: Array,
-    stop: Array,
-) -> _State:
-    """Runs epochs start to stop - 1; the bounds are dynamic, so it compiles once."""
-    learning_rate, noise = rates
-    num_items = data.shape[0]
-    steps = math.ceil(num_items / batch_size)
-    size = math.ceil(num_items / steps)  # equal batches: at most steps - 1 fillers
-    optimizer = _optimizer(learning_rate, epochs * steps)
-    weights = (jnp.arange(steps * size) < num_items).astype(data.dtype)
-
-    def loss_fn(params: PyTree, batch: Array, weight: Array, key: Key) -> Array:
-        noisy = batch + noise * jax.random.normal(key, batch.shape, batch.dtype)
-        output: Any = model.apply(params, noisy)
-        errors = jnp.square(output - batch).mean(axis=-1)
-        return jnp.sum(weight * errors) / jnp.sum(weight)
-
-    def step(
-        carry: tuple[PyTree, PyTree], inputs: tuple[Array, Array, Key]
-    ) -> tuple[tuple[PyTree, PyTree], Array]:
-        params, moments = carry
-        rows, weight, key = inputs
-        loss, grads = jax.value_and_grad(loss_fn)(params, data[rows], weight, key)
-        updates, moments = optimizer.update(grads, moments, params)
-        return (optax.apply_updates(params, updates), moments), loss * weight.sum()
-
-    def epoch(index: Array, carry: _State) -> _State:
-        params, moments, history = carry
-        order_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
-        order = jnp.pad(
-            jax.random.permutation(order_key, num_items), (0, steps * size - num_items)
-        )
-        inputs = (
-            order.reshape(steps, size),
-            weights.reshape(steps, size),
-            jax.random.split(noise_key, steps),
-        )
-        (params, moments), losses = jax.lax.scan(step, (params, moments), inputs)
-        return params, moments, history.at[index].set(losses.sum() / num_items)
-
-    trained: _State = jax.lax.fori_loop(start, stop, epoch, state)
-    return trained
+def _init(model: Autoencoder, key: Key) -> PyTree:
+    return model.init(key, jnp.zeros((1, model.features)))
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -214,32 +144,48 @@ def pretrain_autoencoder(
     Source: FedPEFT, arXiv 2512.13734; the noise: Vincent et al., ICML 2008.
     """
     data = jnp.asarray(standardize_encodings(np.asarray(encodings)))
-    sizes = {"latent": latent, "batch_size": batch_size, "epochs": epochs}
-    sizes |= {f"hidden[{layer}]": size for layer, size in enumerate(hidden)}
-    for name, value in sizes.items():
-        if value is not None and value < 1:
-            raise InputError(f"the autoencoder's {name} must be 1 or more, got {value}")
-    if not (0 < learning_rate < math.inf and 0 <= noise < math.inf):
-        raise InputError(
-            "the autoencoder's learning_rate must be positive and its noise 0 or more, "
-            f"got {learning_rate} and {noise}"
-        )
-    steps = math.ceil(data.shape[0] / batch_size)
-    if epochs is None:
-        epochs = max(_MIN_EPOCHS, math.ceil(_MIN_STEPS / steps))
-    model = Autoencoder(data.shape[1], tuple(hidden), latent)
-    init_key, train_key = jax.random.split(key)
-    params, moments = _init(model, init_key)
-    state = (params, moments, jnp.zeros(epochs, jnp.float32))
-    rates = (jnp.float32(learning_rate), jnp.float32(noise))
-    train = functools.partial(_train, model, epochs, batch_size)
-    piece = math.ceil(epochs / _PIECES)
-    for start in range(0, epochs, piece):
-        stop = min(start + piece, epochs)
-        state = train(state, data, train_key, rates, jnp.int32(start), jnp.int32(stop))
-        if progress is not None:
-            progress(stop, epochs, float(state[2][stop - 1]))
-    latents, explained = _evaluate(model, state[0], data)
+    minibatches = Minibatches(epochs, batch_size, learning_rate, noise)
+    model, params, history = train_autoencoder(
+        key, data, latent, hidden, minibatches, progress
+    )
+    latents, explained = _evaluate(model, params, data)
     spread = np.asarray(latents, np.float64).std(axis=0).astype(np.float32)
     refuse_collapse(float(explained), spread)
-    return Pretrained(latents, float(explained), spread, np.asarray(state[2]))
+    return Pretrained(latents, float(explained), spread, history)
+
+
+def train_autoencoder(
+    key: Key,
+    data: Array,
+    latent: int,
+    hidden: Sequence[int],
+    minibatches: Minibatches,
+    progress: Progress | None = None,
+) -> tuple[Autoencoder, PyTree, np.ndarray]:
+    """Returns an autoencoder, its trained variables and its loss an epoch.
+
+    Args:
+      key: of the initial weights, the order of the items and the noise.
+      data: float32[I, F], standardised.
+      latent: D.
+      hidden: widths between F and D.
+      minibatches: how it is trained.
+      progress: called about ten times.
+
+    Raises:
+      InputError: for settings out of range.
+    """
+    sizes = {"latent": latent}
+    sizes |= {f"hidden[{layer}]": size for layer, size in enumerate(hidden)}
+    for name, value in sizes.items():
+        if value < 1:
+            raise InputError(f"the autoencoder's {name} must be 1 or more, got {value}")
+    minibatches.check("the autoencoder's")
+    # No parent: an embedding may ask for one from within its own method.
+    model = Autoencoder(data.shape[1], tuple(hidden), latent, parent=None)
+    init_key, train_key = jax.random.split(key)
+    params = _init(model, init_key)
+    params, history = fit_network(
+        model, params, data, train_key, minibatches, progress=progress
+    )
+    return model, params, history

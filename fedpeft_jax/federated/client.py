@@ -14,6 +14,8 @@ from fedpeft_jax.losses import Loss
 from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.typing import Array, Key, PyTree
 
+_LARGE_DENSE = 8192  # parameters; codebooks and hash tables are above, LoRA's B below
+
 
 class Purpose(enum.IntEnum):
     """What a client's key of a round is folded with, so that no two uses share bits."""
@@ -34,6 +36,7 @@ class LocalTraining(NamedTuple):
       num_negatives: M, negatives a positive.
       local_epochs: passes over the client's pairs.
       local_batch_size: pairs in a local step; 0 means all of them at once.
+      proximal: the weight of FedProx's proximal term; 0 leaves it out.
     """
 
     model: Backbone
@@ -43,6 +46,7 @@ class LocalTraining(NamedTuple):
     num_negatives: int = 1
     local_epochs: int = 2
     local_batch_size: int = 0
+    proximal: float = 0.0
 
 
 class Batch(NamedTuple):
@@ -89,7 +93,10 @@ def train_client(
 
             def objective(part: PyTree, params: PyTree = params) -> Array:
                 variables = {**params, **part, FROZEN: frozen}
-                return _loss(training, variables, data, batch, step_key)
+                loss = _loss(training, variables, data, batch, step_key)
+                if training.proximal:
+                    loss += _proximal(training.proximal, variables, uploaded)
+                return loss
 
             loss, gradient = jax.value_and_grad(objective)(part)
             change, state = training.optimizer.update(gradient, state, part)
@@ -118,8 +125,14 @@ def train_client(
 
     epochs = jnp.arange(training.local_epochs)
     # Unrolled, the first step knows that the moments are zero, and a step's arithmetic
-    # fuses into a few passes over the rows: a third of the time of the rolled loop.
-    unroll = training.local_epochs <= 3 and not training.local_batch_size
+    # fuses into a few passes over the rows: a third of the time of the rolled loop. Of
+    # large dense parameters it would be computed again in each pass.
+    dense = sum(x.size for x in jax.tree.leaves((before[SHARED], private)))
+    unroll = (
+        training.local_epochs <= 3
+        and not training.local_batch_size
+        and dense <= _LARGE_DENSE
+    )
     (after, _), losses = jax.lax.scan(
         epoch, (before, states), epochs, unroll=unroll or 1
     )
@@ -154,6 +167,18 @@ def _loss(
     positives, negatives = data.positives[batch.pairs], data.negatives[batch.pairs]
     scores = score(jnp.concatenate([positives[:, None], negatives], axis=1))
     return training.loss(scores[:, 0], scores[:, 1:], batch.mask)
+
+
+def _proximal(weight: float, variables: PyTree, sent: PyTree) -> Array:
+    r"""FedProx's :math:`\frac{\mu}{2} |w - w^t|^2` over what the client will upload.
+
+    Rows that it did not gather are where the server sent them, and private parameters
+    have no such place (Li et al., Federated optimization in heterogeneous networks,
+    MLSys 2020, equation 2).
+    """
+    moved = {role: variables[role] for role in sent}
+    apart = jax.tree.map(lambda w, s: jnp.sum(jnp.square(w - s)), moved, sent)
+    return 0.5 * weight * jax.tree.reduce(jnp.add, apart, jnp.float32(0))
 
 
 def _shuffle(key: Key, mask: Array, batch_size: int) -> Batch:

@@ -126,7 +126,7 @@ def make_tiles(
     cohort_size: int,
     *,
     max_buckets: int = 6,
-    tile_rows: int = 16384,
+    tile_rows: int = 4096,
     client_chunk: int = 0,
 ) -> Tiles:
     """Chooses length buckets with the least padding, and the tiles' sizes.

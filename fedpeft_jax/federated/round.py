@@ -146,7 +146,7 @@ def _round(
         update, own, loss = jax.vmap(lambda i: train(i, capacity))(ids)
         dense, rows = jax.vmap(aggregator.map)(update)
         statistics = Statistics(
-            jax.tree.map(lambda s, x: s + jnp.sum(x, 0), statistics.dense, dense),
+            jax.tree.map(_add_clients, statistics.dense, dense),
             scatter_add_rows(statistics.rows, update.item_ids, rows),
         )
         put = lambda all_, new: all_.at[place].set(new, mode="drop")  # noqa: E731
@@ -195,6 +195,16 @@ def _round(
         key=state.key,
     )
     return new, loss, finite
+
+
+def _add_clients(total: Array, values: Array) -> Array:
+    """`total + sum(values, axis=0)`, as a product.
+
+    A plain sum pulls the arithmetic of the local steps into its loop, which made rounds
+    of codebooks 4 times as long.
+    """
+    ones = jnp.ones(values.shape[0], values.dtype)
+    return total + jnp.tensordot(ones, values, 1, precision="highest")
 
 
 def _zero_statistics(

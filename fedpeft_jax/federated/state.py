@@ -40,7 +40,8 @@ def init_server(
         if path not in flat or flat[path].shape != value.shape:
             found = flat[path].shape if path in flat else "no variable"
             raise ValueError(f"fitted {path} {value.shape} meets {found}")
-        flat[path] = jnp.asarray(value, flat[path].dtype)
+        # A copy: the state that is made of it will be given away.
+        flat[path] = jnp.array(value, flat[path].dtype)
     return _with_all_roles(traverse_util.unflatten_dict(flat))
 
 

@@ -1,0 +1,103 @@
+"""FedPerGNN: the user vector is propagated from the client's own items.
+
+Wu et al., A federated graph neural network framework for privacy-preserving
+personalization, Nature Communications 2022, with the weights of He et al., LightGCN,
+SIGIR 2020.
+
+What one client's view holds is a star: the user and its items. One layer on it gives
+the user vector below. Further layers only come back over the same edges and rescale it,
+and an item's other neighbours are other users: Wu et al. let the server hand out their
+embeddings, which here are private and never leave a client. That expansion is therefore
+left out, and `num_layers` is 1.
+"""
+
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+
+from fedpeft_jax.backbones.base import Backbone, user_vector
+from fedpeft_jax.embeddings.base import Fitted, ItemFeatures
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.roles import FROZEN
+from fedpeft_jax.typing import Array, History, Key
+
+Normalization = Literal["symmetric", "user"]
+
+
+class FedPerGNN(Backbone):
+    r""":math:`s(i) = e(i) \cdot \frac{1}{2}(u + \sum_{j \in N(u)} w_j e(j))`.
+
+    `u [D]` is private, `N(u)` are the client's training items (the one being scored
+    included, as in LightGCN), and the two layers are averaged.
+
+    Args:
+      item_embedding: the item embedding.
+      num_layers: 1; the module's first lines say why not more.
+      normalization: `'symmetric'`, LightGCN's :math:`w_j = 1 / \sqrt{|N(u)| |N(j)|}`,
+        needs one global statistic, the items' degrees |N(j)| (how many clients hold an
+        item), which the server would have to collect by secure aggregation and sends
+        once; `'user'`, :math:`w_j = 1 / |N(u)|`, needs nothing.
+      init_mean: mean of the entries of the user vectors.
+      init_scale: standard deviation of the entries around it.
+
+    Raises:
+      InputError: for another number of layers or normalization.
+
+    Example:
+      >>> import jax
+      >>> from fedpeft_jax.embeddings.base import ItemEmbedding
+      >>> items = ItemEmbedding(num_items=5, features=2)
+      >>> model = FedPerGNN(item_embedding=items, normalization="user")
+      >>> history = History(jnp.array([0, 2]), jnp.array([True, True]))
+      >>> ids = jnp.array([3, 4])
+      >>> scores, variables = model.init_with_output(
+      ...     jax.random.key(0), history, ids, deterministic=True, method="score"
+      ... )
+      >>> scores.shape, variables["private"]["user"].shape
+      ((2,), (2,))
+    """
+
+    num_layers: int = 1
+    normalization: Normalization = "symmetric"
+    init_mean: float = 0.1
+    init_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.num_layers != 1:
+            raise InputError(
+                f"num_layers={self.num_layers!r}: a client sees its own items only, "
+                "and one layer is all that can be propagated from them: "
+                "use num_layers=1"
+            )
+        if self.normalization not in get_args(Normalization):
+            raise InputError(
+                f"normalization={self.normalization!r} is not known: "
+                "use 'symmetric' or 'user'"
+            )
+        super().__post_init__()
+
+    def setup(self) -> None:
+        features = self.item_embedding.features
+        self.user = user_vector(self, features, self.init_mean, self.init_scale)
+        if self.normalization == "symmetric":
+            shape = (self.item_embedding.num_items,)
+            self.degrees = self.variable(FROZEN, "degrees", jnp.ones, shape, jnp.int32)
+
+    def score(
+        self, history: History, ids: Array | None, *, deterministic: bool
+    ) -> Array:
+        del deterministic
+        count = jnp.maximum(jnp.sum(history.mask), 1).astype(jnp.float32)
+        weights = history.mask / count
+        if self.normalization == "symmetric":
+            degrees = jnp.maximum(self.degrees.value[history.ids], 1)
+            weights = history.mask / jnp.sqrt(count * degrees)
+        propagated = self.item_embedding.weighted_sum(history.ids, weights)
+        return self.item_embedding.inner(ids, 0.5 * (self.user.value + propagated))
+
+    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
+        values, figures = super().fit(key, item_features)
+        if self.normalization == "symmetric" and item_features.degrees is not None:
+            degrees = jnp.asarray(item_features.degrees, jnp.int32)
+            values = {**values, FROZEN: {**values.get(FROZEN, {}), "degrees": degrees}}
+        return Fitted(values, figures)

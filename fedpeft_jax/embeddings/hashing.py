@@ -1,0 +1,181 @@
+"""Hash: every item is a combination of a few rows of one small shared table.
+
+Svenstrup et al., Hash embeddings for efficient word representations, NeurIPS 2017, with
+SENet pooling (Hu et al., CVPR 2018; over fields, Huang et al., FiBiNET, RecSys 2019),
+as FedPEFT (arXiv 2512.13734) shares the table between clients.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedpeft_jax.embeddings.base import (
+    CompressedEmbedding,
+    Fitted,
+    ItemFeatures,
+    code_dtype,
+    shared_codes,
+    take,
+)
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.roles import FROZEN
+from fedpeft_jax.typing import Array, Key
+
+Pooling = Literal["mean", "senet"]
+
+_PRIME = 2**31 - 1  # above every catalogue whose ids fit an int32
+
+
+class Hash(CompressedEmbedding):
+    r""":math:`compressed(i) = \sum_j w_j(i)\, T_{h_j(i)}` with a shared `T [d_H, D]`.
+
+    The :math:`h_j` are universal hash functions, drawn once and then frozen. With mean
+    pooling :math:`w_j = 1/h`. With SENet, squeeze and excitation weigh the h vectors:
+    :math:`w = \sigma(W_2\,relu(W_1 z))`, :math:`z_j` the mean over the dimensions of
+    the j-th vector; `W_1` and `W_2` are shared and sent, without biases.
+
+    Args:
+      num_buckets: d_H, rows of the table.
+      num_hashes: h, functions and so rows an item.
+      pooling: `'mean'` or `'senet'`.
+      reduction: SENet's hidden layer has `max(1, h // reduction)` units.
+      init_scale: standard deviation of the table when it is alone; beside a full table
+        it starts at zero.
+
+    Raises:
+      InputError: for sizes below 1 or another pooling.
+
+    Example:
+      >>> embedding = Hash(num_items=10, features=3, num_buckets=4)
+      >>> variables = embedding.init(jax.random.key(0), jnp.array([4, 1]))
+      >>> jax.tree.map(jnp.shape, variables)
+      {'frozen': {'buckets': (10, 2)}, 'params': {'table': (4, 3)}}
+    """
+
+    num_buckets: int = 512
+    num_hashes: int = 2
+    pooling: Pooling = "mean"
+    reduction: int = 2
+    init_scale: float = 0.1
+
+    # Every client moves all of it, so that a large step overshoots; and what it cannot
+    # tell apart, the table has to know from a warm-up with a long step.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "server_optimizer": "sgd(learning_rate=10.0)",
+        "shared_server_optimizer": "sgd(learning_rate=0.3)",
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("num_buckets", "num_hashes", "reduction"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(
+                    f"{name} must be an integer of at least 1, got {value!r}: "
+                    "try 'hash(num_buckets=512, num_hashes=2)'"
+                )
+        if self.pooling not in get_args(Pooling):
+            raise InputError(
+                f"pooling={self.pooling!r} is not known: use 'mean' or 'senet'"
+            )
+        super().__post_init__()
+
+    def setup(self) -> None:
+        scale = nn.initializers.normal(self.init_scale)
+        self.table = self.param(
+            "table",
+            scale if self.alone else nn.initializers.zeros,
+            (self.num_buckets, self.features),
+        )
+        self.buckets = self.variable(
+            FROZEN, "buckets", lambda: self._draw(self.make_rng("params"))
+        )
+        if self.pooling == "senet":
+            hidden = max(1, self.num_hashes // self.reduction)
+            self.squeeze = nn.Dense(hidden, use_bias=False)
+            self.excite = nn.Dense(self.num_hashes, use_bias=False)
+
+    def _draw(self, key: Key) -> Array:
+        buckets = universal_hash(key, self.num_items, self.num_buckets, self.num_hashes)
+        return buckets.astype(code_dtype(self.num_buckets))
+
+    def _read(self, ids: Array | None) -> tuple[Array, Array]:
+        """The buckets int32[..., h] of some rows, and the weights float32[..., h]."""
+        buckets = take(self.buckets.value, ids).astype(jnp.int32)
+        if self.pooling == "mean":
+            return buckets, jnp.full(buckets.shape, 1.0 / self.num_hashes)
+        squeezed = jnp.mean(self.table, axis=1)[buckets]
+        return buckets, nn.sigmoid(self.excite(nn.relu(self.squeeze(squeezed))))
+
+    def __call__(self, ids: Array | None = None) -> Array:
+        buckets, weights = self._read(ids)
+        return jnp.sum(weights[..., None] * self.table[buckets], axis=-2)
+
+    def inner(self, ids: Array | None, vector: Array) -> Array:
+        # One inner product a bucket, not one an item.
+        buckets, weights = self._read(ids)
+        return jnp.sum(weights * (self.table @ vector)[buckets], axis=-1)
+
+    def weighted_sum(self, ids: Array, weights: Array) -> Array:
+        buckets, pooling = self._read(ids)
+        total = jnp.zeros(self.num_buckets).at[buckets].add(weights[:, None] * pooling)
+        return total @ self.table
+
+    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
+        del item_features
+        buckets = jax.jit(self._draw)(key)
+        return Fitted({FROZEN: {"buckets": buckets}}, shared_codes(np.asarray(buckets)))
+
+
+def universal_hash(
+    key: Key, num_items: int, num_buckets: int, num_hashes: int
+) -> Array:
+    r"""Hashes all item ids with independent functions of a universal family.
+
+    :math:`h_j(x) = ((a_j x + b_j) \bmod p) \bmod d_H` with the prime
+    :math:`p = 2^{31} - 1` and draws :math:`a_j \in [1, p)`, :math:`b_j \in [0, p)`:
+    two items fall together with a probability of at most :math:`1 / d_H`, and
+    independently so for every function.
+
+    Args:
+      key: of the draws.
+      num_items: I.
+      num_buckets: d_H.
+      num_hashes: h.
+
+    Returns:
+      int32[I, h], buckets.
+
+    Source:
+      Carter & Wegman, Universal classes of hash functions, JCSS 1979.
+
+    Example:
+      >>> buckets = universal_hash(jax.random.key(0), 1000, num_buckets=8, num_hashes=2)
+      >>> buckets.shape, sorted(set(buckets[:, 0].tolist()))
+      ((1000, 2), [0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    key_a, key_b = jax.random.split(key)
+    shape = (1, num_hashes)
+    a = jax.random.randint(key_a, shape, 1, _PRIME).astype(jnp.uint32)
+    b = jax.random.randint(key_b, shape, 0, _PRIME).astype(jnp.uint32)
+    ids = jnp.arange(num_items, dtype=jnp.uint32)[:, None]
+    hashed = _modulo(_times(a, ids) + b)
+    return (hashed % num_buckets).astype(jnp.int32)
+
+
+def _modulo(x: Array) -> Array:
+    """`x mod (2^31 - 1)` for uint32."""
+    x = (x & _PRIME) + (x >> 31)
+    return jnp.where(x >= _PRIME, x - _PRIME, x)
+
+
+def _times(a: Array, x: Array) -> Array:
+    """`a x mod (2^31 - 1)` for uint32 below 2^31, by halves: 2^31 counts as 1."""
+    a_high, a_low, x_high, x_low = a >> 16, a & 0xFFFF, x >> 16, x & 0xFFFF
+    middle = _modulo(a_high * x_low + a_low * x_high)  # times 2^16
+    shifted = _modulo((middle >> 15) + ((middle & 0x7FFF) << 16))
+    high = _modulo(2 * a_high * x_high)  # times 2^32
+    return _modulo(_modulo(high + shifted) + _modulo(a_low * x_low))

@@ -1,0 +1,209 @@
+"""RQ-VAE codebooks: every item is a sum of code vectors, one from each codebook.
+
+FedPEFT, arXiv 2512.13734, section 4, on codes learned from item text by residual
+quantisation (`features/rqvae.py`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedpeft_jax.embeddings.base import (
+    CompressedEmbedding,
+    Fitted,
+    ItemFeatures,
+    code_dtype,
+    shared_codes,
+    take,
+)
+from fedpeft_jax.errors import InputError
+from fedpeft_jax.features.quantization import (
+    Quantized,
+    check_codebook_size,
+    describe,
+    residual_kmeans,
+)
+from fedpeft_jax.features.rqvae import Gradient, pretrain_rqvae
+from fedpeft_jax.roles import FROZEN, SHARED
+from fedpeft_jax.typing import Array, Key
+
+Quantizer = Literal["rqvae", "kmeans"]
+CodebookInit = Literal["zeros", "pretrained"] | None
+
+
+class RQ(CompressedEmbedding):
+    r""":math:`compressed(i) = \sum_j C_j[c_j(i)]`, shared codebooks `C_j [d_R, D]`.
+
+    The codes :math:`c(i)` are learned from item text before the first round and then
+    frozen; only the codebooks are trained and sent.
+
+    Args:
+      num_codebooks: l.
+      codebook_size: d_R, at most the number of items.
+      quantizer: `'rqvae'` learns the codes with a network of their own, `'kmeans'` by
+        residual k-means on the autoencoder's latents, which is faster.
+      codebook_init: `'zeros'`, or `'pretrained'`, the quantizer's codebooks at the
+        scale of the latents; None is zeros beside a full table, else pretrained.
+      gradient: of the RQ-VAE, `'rotation'` or `'straight_through'`.
+
+    Raises:
+      InputError: for sizes below 1, unknown words, and for pretrained codebooks beside
+        a full table, which is pretrained itself.
+
+    Example:
+      >>> embedding = RQ(num_items=10, features=3, num_codebooks=2, codebook_size=4)
+      >>> variables = embedding.init(jax.random.key(0), jnp.array([4, 1]))
+      >>> jax.tree.map(jnp.shape, variables)
+      {'frozen': {'codes': (10, 2)}, 'params': {'codebooks': (2, 4, 3)}}
+    """
+
+    num_codebooks: int = 4
+    codebook_size: int = 256
+    quantizer: Quantizer = "rqvae"
+    codebook_init: CodebookInit = None
+    gradient: Gradient = "rotation"
+    uses_text: ClassVar[bool] = True
+
+    # Every client moves all of it, so that a large step overshoots; and what it cannot
+    # tell apart, the table has to know from a warm-up with a long step.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "server_optimizer": "sgd(learning_rate=10.0)",
+        "shared_server_optimizer": "sgd(learning_rate=0.3)",
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("num_codebooks", "codebook_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(
+                    f"{name} must be an integer of at least 1, got {value!r}: "
+                    "try 'rq(num_codebooks=4, codebook_size=256)'"
+                )
+        words = {
+            "quantizer": get_args(Quantizer),
+            "codebook_init": (None, "zeros", "pretrained"),
+            "gradient": get_args(Gradient),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"rq: {name}={getattr(self, name)!r} is not known: "
+                    f"use one of {', '.join(map(repr, known))}"
+                )
+        if self.codebook_init == "pretrained" and not self.alone:
+            raise InputError(
+                "init='pretrained' beside a full table would count the text twice: "
+                "use init='zeros', or --full=none"
+            )
+        super().__post_init__()
+
+    def setup(self) -> None:
+        # Without `fit` the codes are random ones.
+        shape = (self.num_codebooks, self.codebook_size, self.features)
+        zeros = not self.alone or self.codebook_init == "zeros"
+        scale = nn.initializers.zeros if zeros else nn.initializers.normal(0.1)
+        self.codebooks = self.param("codebooks", scale, shape)
+        self.codes = self.variable(
+            FROZEN,
+            "codes",
+            lambda: jax.random.randint(
+                self.make_rng("params"),
+                (self.num_items, self.num_codebooks),
+                0,
+                self.codebook_size,
+            ).astype(code_dtype(self.codebook_size)),
+        )
+
+    def _read(self, ids: Array | None) -> tuple[Array, Array]:
+        """All code vectors [l d_R, D], and which of them some rows have [..., l]."""
+        codes = take(self.codes.value, ids).astype(jnp.int32)
+        first = self.codebook_size * jnp.arange(self.num_codebooks)
+        codes = codes + jnp.broadcast_to(first, codes.shape)
+        return self.codebooks.reshape(-1, self.features), codes
+
+    def __call__(self, ids: Array | None = None) -> Array:
+        vectors, codes = self._read(ids)
+        return jnp.sum(vectors[codes], axis=-2)
+
+    def inner(self, ids: Array | None, vector: Array) -> Array:
+        # One inner product a code vector, not one an item.
+        vectors, codes = self._read(ids)
+        return jnp.sum((vectors @ vector)[codes], axis=-1)
+
+    def weighted_sum(self, ids: Array, weights: Array) -> Array:
+        vectors, codes = self._read(ids)
+        return jnp.zeros(len(vectors)).at[codes].add(weights[:, None]) @ vectors
+
+    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
+        check_codebook_size(self.codebook_size, self.num_items)
+        if item_features.encodings is None or item_features.latents is None:
+            raise InputError("rq learns its codes from item text, and there is none")
+        latents = np.asarray(item_features.latents)
+        if self.quantizer == "kmeans":
+            books = residual_kmeans(
+                key, latents, self.num_codebooks, self.codebook_size
+            )
+            result = describe(books, latents)
+        else:
+            result = pretrain_rqvae(
+                key,
+                item_features.encodings,
+                num_codebooks=self.num_codebooks,
+                codebook_size=self.codebook_size,
+                latent=self.features,
+                gradient=self.gradient,
+            )
+        codes = result.codes.astype(code_dtype(self.codebook_size))
+        values = {FROZEN: {"codes": jnp.asarray(codes)}}
+        if self.alone and self.codebook_init != "zeros":
+            values[SHARED] = {"codebooks": _at_scale_of(latents, result)}
+        figures = {**result.figures, **shared_codes(codes)}
+        return Fitted(values, figures)
+
+
+def rq(
+    num_items: int,
+    features: int,
+    alone: bool = False,
+    num_codebooks: int = 4,
+    codebook_size: int = 256,
+    quantizer: Quantizer = "rqvae",
+    init: CodebookInit = None,
+    gradient: Gradient = "rotation",
+    **module: Any,
+) -> RQ:
+    """Returns `RQ`, as a spec names it: its `codebook_init` is `init` there.
+
+    (Flax modules have a method of that name.)
+
+    Example:
+      >>> rq(num_items=10, features=3, codebook_size=4, init="zeros").codebook_init
+      'zeros'
+    """
+    return RQ(
+        num_items=num_items,
+        features=features,
+        alone=alone,
+        num_codebooks=num_codebooks,
+        codebook_size=codebook_size,
+        quantizer=quantizer,
+        codebook_init=init,
+        gradient=gradient,
+        **module,
+    )
+
+
+def _at_scale_of(latents: np.ndarray, result: Quantized) -> Array:
+    """The quantizer's codebooks, their sums centred and as spread as the latents."""
+    spread = result.latents.std(axis=0)
+    scale = np.where(spread > 0, latents.std(axis=0).mean(), 0.0) / np.maximum(
+        spread, 1e-12
+    )
+    centre = result.latents.mean(axis=0)
+    books = result.codebooks.copy()
+    books[0] -= centre
+    return jnp.asarray(books * scale, jnp.float32)
