@@ -31,6 +31,8 @@ from benchmark_case import SETTINGS, Case, measure
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.errors import InputError
 
+_DEFAULT_SETTINGS = "full,lora,hash,rq,fedpergnn_full,pfedrec_full,fedncf_full"
+
 
 def _parse(argv: Sequence[str]) -> Case:
     defaults = RunConfig()
@@ -55,7 +57,8 @@ def _parse(argv: Sequence[str]) -> Case:
     integer("chunk_rounds", 20, "rounds a dispatch, that is, a sample")
     integer("features", 32, "length of an item vector")
     string("aggregator", defaults.aggregator, "spec of an aggregator")
-    string("server_optimizer", defaults.server_optimizer, "spec of an optimizer")
+    step = defaults.value("server_optimizer")
+    string("server_optimizer", step, "spec of an optimizer")
     integer("tile_rows", 4096, "positives in a tile, padding included")
     integer("max_buckets", 6, "length buckets at most")
     integer("client_chunk", 0, "clients in a tile at most, 0 for no bound", 0)
@@ -76,7 +79,7 @@ def _parse(argv: Sequence[str]) -> Case:
 
 
 def _cases(case: Case) -> list[Case]:
-    default = "lora" if case["scaling"] else "full,lora,frozen"
+    default = "lora" if case["scaling"] else _DEFAULT_SETTINGS
     settings = (case["settings"] or default).split(",")
     for name in settings:
         if name not in SETTINGS:

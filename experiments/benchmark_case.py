@@ -34,12 +34,25 @@ class Setting(NamedTuple):
     embedding: str | None
 
 
-SETTINGS = {
-    "full": Setting("fedmf", "trained", None),
-    "lora": Setting("fedmf", "frozen", "lora(rank=4)"),
-    "lora_alone": Setting("fedmf", None, "lora(rank=4)"),
-    "frozen": Setting("fedmf", "frozen", None),
+_COMPRESSED = {
+    "lora": "lora(rank=4)",
+    "hash": "hash(num_buckets=512, num_hashes=2)",
+    "senet": "hash(pooling='senet')",
+    "rq": "rq(num_codebooks=4, codebook_size=256)",
 }
+_ITEMS: dict[str, tuple[FullTable, str | None]] = {
+    "full": ("trained", None),
+    "frozen": ("frozen", None),
+    **{name: ("frozen", spec) for name, spec in _COMPRESSED.items()},
+    **{f"{name}_alone": (None, spec) for name, spec in _COMPRESSED.items()},
+}
+
+SETTINGS = {name: Setting("fedmf", *items) for name, items in _ITEMS.items()} | {
+    f"{backbone}_{name}": Setting(backbone, *items)
+    for backbone in BACKBONES
+    for name, items in _ITEMS.items()
+}
+"""FedMF by the name of its item embedding, the others as `backbone_embedding`."""
 
 _REPORTED = ("cohort_size", "aggregator", "server_optimizer", "features")
 

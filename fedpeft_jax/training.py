@@ -93,7 +93,8 @@ class Run:
         state: RoundState | None = None
         frozen: PyTree = {}
         for phase in phases:
-            self.reporter.figures(phase.name, phase.fitted.figures)
+            name = config.embedding.partition("(")[0]
+            self.reporter.figures(name, phase.fitted.figures)
             state, frozen = enter_phase(config, phase, split.num_clients, state, frozen)
             first, sent = int(state.round), self._measure(state, split.num_items)
             state = self._train(phase, state, frozen, sent)

@@ -1,6 +1,5 @@
 """Whole runs: phases, folders, figures, and what happens when one goes wrong."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -86,7 +85,8 @@ def test_the_summary_holds_what_tools_rely_on():
     for key, inner in CONTRACT.items():
         assert key in run.summary
         assert inner is None or inner <= set(run.summary[key]), key
-    assert RunConfig(**run.summary["config"]) == RunConfig(**SETTINGS)
+    assert run.summary["config"] == RunConfig(**SETTINGS).settings()
+    assert run.summary["rounds"] == {"run": 6, "evaluated": 6}
     for target in ("test", "valid"):
         for holder in (run.summary["metrics"], *run.summary["baselines"].values()):
             for ranking in ("sampled", "full"):
@@ -235,7 +235,89 @@ def test_one_program_a_phase(tmp_path, monkeypatch):
     assert len(made) == 2
 
 
+# Early stopping
+
+
+def test_early_stopping_ends_the_run_with_its_best_model(tmp_path, monkeypatch):
+    """As if the run had been asked for the best round's number of rounds."""
+    listener = Listener()
+    settings = {**SETTINGS, "rounds": 40, "eval_every": 2}
+    values = iter([0.9, 0.1, 0.3, 0.2, 0.3])  # the first is the warm-up's: not counted
+    monkeypatch.setattr(training, "valid_ndcg", lambda entry: next(values, 0.0))
+    monkeypatch.setattr(training.Run, "_show", lambda *args: None)
+    config = RunConfig(**settings, early_stopping_rounds=4)
+    folder = RunFolder(tmp_path / "stopped", "run")
+    summary = Run(config, folder, listener).execute()
+    assert summary["rounds"] == {"run": 10, "evaluated": 6}
+    assert [entry["round"] for entry in history(folder.path)] == [2, 4, 6, 8, 10]
+    assert any("stopped after round 10" in note for note in listener.notes)
+    # Bytes are those of the rounds that ran: 2 of warm-up and 8 more.
+    sent = summary["communication"]
+    each = sent["uplink_bytes_per_client_round"]
+    moving = 2 * 6 * (2 * each["warm_up"] + 8 * each["peft"])
+    assert sent["total_bytes"] == moving + sent["one_time_bytes"]
+    assert sent["full_total_bytes"] == 2 * 6 * 10 * each["warm_up"]
+
+    monkeypatch.undo()
+    whole = finish(tmp_path / "whole", rounds=6)
+    kept = load_parameters(folder.path / "checkpoints" / "final")
+    for (path, a), (other, b) in zip(flat(kept), flat(whole.params), strict=True):
+        assert path == other
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
+    assert summary["metrics"] == whole.summary["metrics"]
+
+
+def test_a_run_that_gets_better_to_the_end_is_not_stopped(tmp_path, monkeypatch):
+    values = iter([0.1, 0.2, 0.3])
+    monkeypatch.setattr(training, "valid_ndcg", lambda entry: next(values, 0.0))
+    monkeypatch.setattr(training.Run, "_show", lambda *args: None)
+    run = finish(tmp_path / "run", early_stopping_rounds=2)
+    assert run.summary["rounds"] == {"run": 6, "evaluated": 6}
+
+
 # What goes wrong
+
+
+class Listener(Reporter):
+    """Keeps what it hears."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"embedding": "rq(codebook_size=41, quantizer='kmeans')"},
+            "codebook_size=41 is larger than the catalogue of 40 items",
+        ),
+    ],
+)
+def test_what_cannot_be_fitted_ends_the_run_before_its_first_round(
+    settings, message, monkeypatch
+):
+    monkeypatch.setattr(training, "make_run_rounds", None)  # no round is ever made
+    with pytest.raises(InputError, match=message):
+        Run(RunConfig(**SETTINGS | settings)).execute()
+
+
+def test_what_a_strategy_learned_is_noted_and_in_the_summary():
+    listener = Listener()
+    settings = {**SETTINGS, "rounds": 2, "warm_up_rounds": 0}
+    settings |= {
+        "embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"
+    }
+    summary = Run(RunConfig(**settings), None, listener).execute()
+    figures = summary["pretraining"]["embedding"]
+    norms = figures["residual_norms"]
+    assert norms[0] > norms[1] > norms[2]
+    note = next(note for note in listener.notes if note.startswith("rq:"))
+    for words in ("residual norms", "dead codes 0 0", "distinct codes", "perplexity"):
+        assert words in note
 
 
 def test_a_non_finite_update_stops_the_run_and_nothing_before_it_is_lost(tmp_path):
@@ -253,9 +335,7 @@ def test_a_non_finite_update_stops_the_run_and_nothing_before_it_is_lost(tmp_pat
     kept = load_parameters(folder.path / "checkpoints" / "last_finite")
     assert all(np.all(np.isfinite(value)) for _, value in flat(kept))
     assert not (folder.path / "summary.json").exists()
-    assert json.loads((folder.path / "config.json").read_text()) == (
-        dataclasses.asdict(config)
-    )
+    assert json.loads((folder.path / "config.json").read_text()) == config.settings()
 
 
 def test_a_divergence_after_good_rounds_keeps_them(tmp_path, monkeypatch):
