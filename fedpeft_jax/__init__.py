@@ -1,10 +1,20 @@
 """Federated recommendation with parameter-efficient item embeddings, in JAX."""
 
-from fedpeft_jax.backbones import BACKBONES, Backbone, FedMF
+from fedpeft_jax.backbones import (
+    BACKBONES,
+    Backbone,
+    FedMF,
+    FedNCF,
+    FedPerGNN,
+    PFedRec,
+)
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.embeddings import (
     EMBEDDINGS,
+    RQ,
     CompressedEmbedding,
+    Fitted,
+    Hash,
     ItemEmbedding,
     ItemFeatures,
     LoRA,
@@ -30,17 +40,23 @@ __all__ = [
     "AGGREGATORS",
     "BACKBONES",
     "EMBEDDINGS",
+    "RQ",
     "Aggregator",
     "Backbone",
     "ClientUpdate",
     "CompressedEmbedding",
     "DivergedError",
     "FedMF",
+    "FedNCF",
+    "FedPerGNN",
+    "Fitted",
+    "Hash",
     "InputError",
     "ItemEmbedding",
     "ItemFeatures",
     "LoRA",
     "LocalTraining",
+    "PFedRec",
     "RoundState",
     "Run",
     "RunConfig",

@@ -26,6 +26,9 @@ _DERIVED: dict[str, Any] = {
     "shared_server_optimizer": "sgd(learning_rate=1.0)",
 }
 
+# A table that is trained all along moves away from its start, the sooner the smaller.
+_TRAINED_LATENT_SCALE = 0.5
+
 
 def _setting(
     default: Any, help_: str, choices: tuple[str, ...] = (), least: int | None = None
@@ -138,7 +141,7 @@ class RunConfig:
         """Returns a setting, or what it is derived from where it is None.
 
         A recommender and an embedding may each have a value that suits it; the
-        embedding's goes first.
+        recommender's goes first, for it knows what else a setting moves.
         """
         given = getattr(self, setting)
         if given is not None:
@@ -146,13 +149,15 @@ class RunConfig:
         if setting == "warm_up_rounds":
             warm = self.full == "frozen" and self.has_embedding
             return WARM_UP_ROUNDS if warm else 0
-        plugins = ("embedding", "backbone") if self.has_embedding else ("backbone",)
+        plugins = ("backbone", "embedding") if self.has_embedding else ("backbone",)
         for plugin in plugins:
             suited = self._part(plugin).defaults
             if setting in suited:
                 return suited[setting]
         if setting == "private_optimizer":
             return self.client_optimizer
+        if setting == "latent_scale" and self.full == "trained":
+            return _TRAINED_LATENT_SCALE
         return _DERIVED.get(setting)
 
     def settings(self) -> dict[str, Any]:

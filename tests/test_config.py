@@ -250,21 +250,22 @@ def test_settings_that_are_left_out_suit_the_embedding(monkeypatch):
     assert config.make_model(5).item_embedding.init_scale == 0.25
     # What is given wins, and without the embedding nobody asks it.
     assert RunConfig(embedding="reader", latent_scale=2.0).value("latent_scale") == 2.0
+    assert RunConfig().value("latent_scale") == 1.0
     table = RunConfig(full="trained", embedding="none")
-    assert table.value("latent_scale") == 1.0
+    assert table.value("latent_scale") == 0.5
     assert table.value("server_optimizer") == "sgd(learning_rate=5.0)"
     assert RunConfig(embedding="reader").value("server_optimizer") == (
         "sgd(learning_rate=5.0)"
     )
 
 
-def test_the_recommender_is_asked_after_the_embedding(monkeypatch):
+def test_the_recommender_is_asked_before_the_embedding(monkeypatch):
     monkeypatch.setitem(EMBEDDINGS, "reader", Reader)
-    monkeypatch.setattr(Reader, "defaults", {"latent_scale": 0.25})
-    suited = {"latent_scale": 0.5, "server_optimizer": "sgd(learning_rate=2.0)"}
-    monkeypatch.setattr(FedMF, "defaults", suited)
+    suited = {"latent_scale": 0.25, "server_optimizer": "sgd(learning_rate=2.0)"}
+    monkeypatch.setattr(Reader, "defaults", suited)
+    monkeypatch.setattr(FedMF, "defaults", {"latent_scale": 0.5})
     config = RunConfig(embedding="reader")
-    assert config.value("latent_scale") == 0.25
+    assert config.value("latent_scale") == 0.5
     assert config.value("server_optimizer") == "sgd(learning_rate=2.0)"
 
 

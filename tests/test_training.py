@@ -155,7 +155,7 @@ def test_the_table_that_is_frozen_is_the_one_that_was_warmed_up(tmp_path):
     """Two rounds of the trained table end in the bits that PEFT then never moves."""
     warm = finish(
         tmp_path / "warm", rounds=2, full="trained", embedding="none",
-        warm_up_rounds=None,
+        warm_up_rounds=None, latent_scale=1.0,
     )  # fmt: skip
     table = leaf(warm.params["rows"], FULL)
     assert leaf(finished().params["frozen"], FULL).tobytes() == table.tobytes()

@@ -44,8 +44,8 @@ class Backbone(nn.Module):
       private_init: `'per_client'` draws every client's private parameters from the
         client's own key (user vectors must differ from the start), `'common'` gives
         all clients the same ones (a score function that starts from one state).
-      defaults: run settings that suit it, used where a run leaves them out and the
-        embedding has none.
+      defaults: run settings that suit it, used where a run leaves them out; they go
+        before the embedding's.
       local_schedule: groups of roles that a local step trains one after the other,
         each with its own gradient and optimizer state.
     """

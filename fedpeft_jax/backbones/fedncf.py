@@ -4,7 +4,8 @@ Perifanis & Efraimidis, Federated neural collaborative filtering, Knowledge-Base
 Systems 2022, after the MLP of He et al., Neural collaborative filtering, WWW 2017.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -50,6 +51,13 @@ class FedNCF(Backbone):
     dropout: float = 0.5
     init_mean: float = 0.1
     init_scale: float = 0.1
+
+    # A user vector moves when its client takes part, in one round of ten, and the MLP
+    # in every round: the steps of the one have to be long, and of the other short.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "private_optimizer": "adam(learning_rate=0.1)",
+        "shared_server_optimizer": "sgd(learning_rate=1.0)",
+    }
 
     def __post_init__(self) -> None:
         check_hidden(self.hidden, self.dropout)

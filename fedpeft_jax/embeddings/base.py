@@ -97,7 +97,8 @@ class CompressedEmbedding(nn.Module):
       features: D.
       alone: True if there is no full table beside it, so that it must not start at 0.
       uses_text: whether `fit` needs item text.
-      defaults: run settings that suit it, used where a run leaves them out.
+      defaults: run settings that suit it, used where a run leaves them out and the
+        recommender has none.
     """
 
     num_items: int

@@ -7,15 +7,20 @@ from fedpeft_jax.features.autoencoder import (
 )
 from fedpeft_jax.features.latents import normalize_latents, random_latents
 from fedpeft_jax.features.precomputed import load_text_embeddings
+from fedpeft_jax.features.quantization import Quantized, residual_kmeans
+from fedpeft_jax.features.rqvae import pretrain_rqvae
 from fedpeft_jax.features.text import TextFeatures, encode_texts
 
 __all__ = [
     "Autoencoder",
     "Pretrained",
+    "Quantized",
     "TextFeatures",
     "encode_texts",
     "load_text_embeddings",
     "normalize_latents",
     "pretrain_autoencoder",
+    "pretrain_rqvae",
     "random_latents",
+    "residual_kmeans",
 ]

@@ -100,7 +100,7 @@ class RQVAE(nn.Module):
     autoencoder: Autoencoder
     num_codebooks: int = 4
     codebook_size: int = 256
-    gradient: Gradient = "rotation"
+    gradient: Gradient = "straight_through"
 
     def setup(self) -> None:
         shape = (self.num_codebooks, self.codebook_size, self.autoencoder.latent)
@@ -143,7 +143,7 @@ def pretrain_rqvae(
     codebook_size: int = 256,
     latent: int = 32,
     hidden: Sequence[int] = (512, 256, 128),
-    gradient: Gradient = "rotation",
+    gradient: Gradient = "straight_through",
     epochs: int | None = None,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
@@ -164,7 +164,7 @@ def pretrain_rqvae(
       codebook_size: d_R, at most I.
       latent: D.
       hidden: widths of the layers between F and D.
-      gradient: `'rotation'` or `'straight_through'`.
+      gradient: `'straight_through'` or `'rotation'`.
       epochs: passes over the items in each of the two stages; None for about 600 steps.
       batch_size: most items a step.
       learning_rate: Adam's peak in each stage.
