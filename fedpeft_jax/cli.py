@@ -19,6 +19,7 @@ _DEFINE: dict[type, Callable[..., object]] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
 }
 
 

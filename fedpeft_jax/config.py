@@ -4,16 +4,18 @@ Python users, command-line flags, checkpoints and result files share this one sc
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from fedpeft_jax.backbones import Backbone
-from fedpeft_jax.data import DATASETS
+from fedpeft_jax.data import DataSettings, check_source
 from fedpeft_jax.embeddings import CompressedEmbedding, ItemEmbedding
 from fedpeft_jax.federated.aggregators import Aggregator, with_server_optimizer
 from fedpeft_jax.federated.client import LocalTraining
 from fedpeft_jax.optimizers import by_role
 from fedpeft_jax.plugins import factory_of
+from fedpeft_jax.settings import setting
 from fedpeft_jax.validation import check_settings, check_text
 
 WARM_UP_ROUNDS = 20
@@ -30,16 +32,9 @@ _DERIVED: dict[str, Any] = {
 _TRAINED_LATENT_SCALE = 0.5
 
 
-def _setting(
-    default: Any, help_: str, choices: tuple[str, ...] = (), least: int | None = None
-) -> Any:
-    metadata = {"help": help_, "choices": choices, "least": least}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Settings of one run; `None` means derived, see `value`.
+class RunConfig(DataSettings):
+    """Settings of one run, those of its data among them; `None` is derived: `value`.
 
     Raises:
       InputError: for a value that is not allowed, or a combination that cannot work.
@@ -51,81 +46,83 @@ class RunConfig:
       0
     """
 
-    dataset: str = _setting("synthetic", "data set", tuple(DATASETS))
-    data_dir: str | None = _setting(None, "folder of the data set's files")
-    data_seed: int = _setting(0, "seed of candidates and of generated data", least=0)
-    num_candidates: int = _setting(100, "negatives in the sampled ranking", least=1)
-
-    text_encoder: str = _setting(
+    text_encoder: str = setting(
         "tfidf", "'tfidf', or a sentence-transformers name or local folder"
     )
-    text_embeddings: str | None = _setting(
+    text_embeddings: str | None = setting(
         None, ".npz with item_id and embedding, instead of encoding text"
     )
-    features: int = _setting(32, "size of an item's and a user's embedding", least=1)
-    full_init: str = _setting(
+    features: int = setting(32, "size of an item's and a user's embedding", least=1)
+    full_init: str = setting(
         "text", "initial full table: from item text, or random", ("text", "random")
     )
-    latent_scale: float | None = _setting(
+    latent_scale: float | None = setting(
         None, "standard deviation of the full table's initial entries, per dimension"
     )
 
-    backbone: str = _setting("fedmf", "recommender, a spec")
-    full: str = _setting("frozen", "full item table", ("trained", "frozen", "none"))
-    embedding: str = _setting(
+    backbone: str = setting("fedmf", "recommender, a spec")
+    full: str = setting("frozen", "full item table", ("trained", "frozen", "none"))
+    embedding: str = setting(
         "lora(rank=4)", "compressed item embedding, a spec, or 'none'"
     )
-    loss: str = _setting("bpr", "local loss, a spec")
-    num_negatives: int = _setting(1, "training negatives a positive", least=1)
+    loss: str = setting("bpr", "local loss, a spec")
+    num_negatives: int = setting(1, "training negatives a positive", least=1)
 
-    rounds: int = _setting(1000, "federated rounds, the warm-up included", least=1)
-    warm_up_rounds: int | None = _setting(
+    rounds: int = setting(1000, "federated rounds, the warm-up included", least=1)
+    warm_up_rounds: int | None = setting(
         None,
         f"rounds that train the full table before it is frozen; {WARM_UP_ROUNDS} for a "
         "frozen table with a compressed embedding, else 0",
     )
-    cohort_size: int | None = _setting(
+    cohort_size: int | None = setting(
         None, "clients a round, instead of cohort_fraction"
     )
-    cohort_fraction: float = _setting(0.1, "share of all clients in a round")
-    local_epochs: int = _setting(2, "passes of a client over its pairs", least=1)
-    local_batch_size: int = _setting(
+    cohort_fraction: float = setting(0.1, "share of all clients in a round")
+    local_epochs: int = setting(2, "passes of a client over its pairs", least=1)
+    local_batch_size: int = setting(
         0, "pairs in a local step, 0 for all at once", least=0
     )
-    client_optimizer: str = _setting(
+    client_optimizer: str = setting(
         "adam(learning_rate=0.01)", "optax optimizer of the clients, a spec"
     )
-    private_optimizer: str | None = _setting(
+    private_optimizer: str | None = setting(
         None, "and of what stays with them; by default the client_optimizer"
     )
-    proximal: float = _setting(
+    proximal: float = setting(
         0.0, "weight of FedProx's pull towards what the server sent"
     )
-    aggregator: str = _setting("mean", "how the server combines updates, a spec")
-    server_optimizer: str | None = _setting(
+    aggregator: str = setting("mean", "how the server combines updates, a spec")
+    server_optimizer: str | None = setting(
         None, "the server's optax optimizer of item rows, a spec; few clients move one"
     )
-    shared_server_optimizer: str | None = _setting(
+    shared_server_optimizer: str | None = setting(
         None, "and of shared parameters, which every client moves"
     )
 
-    eval_every: int = _setting(50, "rounds between validations", least=1)
-    early_stopping_rounds: int = _setting(
+    eval_every: int = setting(50, "rounds between validations", least=1)
+    early_stopping_rounds: int = setting(
         0,
         "rounds without a better validation NDCG@10 after which the main phase stops "
         "and its best model is the result; 0 for never",
         least=0,
     )
-    client_chunk: int = _setting(
+    baselines: str = setting(
+        "most_popular,log_odds,text_neighbours,random",
+        "what stands beside the result, with commas; bpr_mf is centralised and takes "
+        "its time",
+    )
+    client_chunk: int = setting(
         0, "most clients trained at once, to bound memory; 0 chooses", least=0
     )
-    tile_rows: int = _setting(
+    tile_rows: int = setting(
         4096, "positives trained at once: more suit an accelerator", least=1
     )
-    seed: int = _setting(0, "seed of everything but the data", least=0)
-    out: str | None = _setting(None, "run folder; runs/NAME-N by default")
+    seed: int = setting(0, "seed of everything but the data", least=0)
+    out: str | None = setting(None, "run folder; runs/NAME-N by default")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_source(self)
         check_settings(self)
         # Build everything once, so that a bad spec ends the run before it starts.
         self.make_local_training(self.make_model(num_items=1))
@@ -190,8 +187,17 @@ class RunConfig:
     @property
     def name(self) -> str:
         """A short name for the run folder, e.g. `synthetic-fedmf-frozen-lora`."""
-        parts = [self.dataset, self.backbone, self.full, self.embedding]
+        data = self.category or self.dataset
+        if self.dataset == "table" and self.interactions is not None:
+            data = pathlib.Path(self.interactions).name.partition(".")[0] or "table"
+        parts = [data.lower(), self.backbone, self.full, self.embedding]
         return "-".join(part.partition("(")[0].strip() for part in parts)
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The baselines beside the result, in order."""
+        names = (name.strip() for name in self.baselines.split(","))
+        return tuple(name for name in names if name)
 
     def cohort(self, num_clients: int) -> int:
         """Returns the number of clients in a round."""
@@ -232,6 +238,8 @@ class RunConfig:
             local_epochs=self.local_epochs,
             local_batch_size=self.local_batch_size,
             proximal=self.proximal,
+            num_slots=self.negative_slots,
+            fixed_negatives=self.negative_draws == "fixed",
         )
 
     def make_aggregator(self) -> Aggregator:

@@ -25,6 +25,9 @@ from fedpeft_jax.typing import Array, History, PyTree
 Target: TypeAlias = Literal["valid", "test"]
 Ranking: TypeAlias = Literal["sampled", "full"]
 
+TARGETS: tuple[Target, ...] = ("valid", "test")
+RANKINGS: tuple[Ranking, ...] = ("sampled", "full")
+
 ScoreFn: TypeAlias = Callable[[PyTree, Array, History, Array | None], Array]
 """(params, client_ids int32[B], history [B, N], ids) -> scores, higher is better.
 
@@ -39,7 +42,7 @@ _CLASS_ENDS = (0.7, 0.95, 1.0)
 
 
 class Ranks(NamedTuple):
-    """Where the targets were ranked, one entry for each evaluated client.
+    """Where the targets were ranked, one entry for each client that has one.
 
     Attributes:
       above: int64[E], items ranked strictly above the target.
@@ -99,6 +102,11 @@ class Evaluator:
         self._train = jnp.asarray(split.train if split.train.size else [0], jnp.int32)
         self._jitted: dict[ScoreFn, ScoreFn] = {}
 
+    def clients(self, target: Target = "test") -> np.ndarray:
+        """Returns the clients that have a target, int32[E], ascending."""
+        held = self._valid if target == "valid" else self._test
+        return self._clients[held >= 0]
+
     def ranks(
         self,
         score_fn: ScoreFn,
@@ -106,7 +114,7 @@ class Evaluator:
         target: Target = "test",
         ranking: Ranking = "sampled",
     ) -> Ranks:
-        """Rank every evaluated client's target.
+        """Ranks the target of every client that has one.
 
         Args:
           score_fn: see `ScoreFn`; jitted here, once for all params.
@@ -115,16 +123,19 @@ class Evaluator:
           ranking: what to rank it among, 'sampled' or 'full'.
 
         Returns:
-          Ranks, in the order of `split.evaluated`.
+          Ranks, in the order of `clients(target)`.
 
         Raises:
-          InputError: if target or ranking is another word.
+          InputError: if target or ranking is another word, or nobody has a target.
           ValueError: if score_fn returns another shape than asked for.
         """
         _one_of("target", target, ("valid", "test"))
         _one_of("ranking", ranking, ("sampled", "full"))
         score = self._jitted.setdefault(score_fn, jax.jit(score_fn))
-        targets = self._valid if target == "valid" else self._test
+        held = self._valid if target == "valid" else self._test
+        if not (held >= 0).any():
+            raise InputError(f"no client has a {target} item: there is nothing to rank")
+        targets = np.maximum(held, 0)  # who has none is left out below
         # Held out beside the training items: -1 for none, so both targets share a trace
         others = self._valid if target == "test" else np.full_like(self._valid, -1)
         above, ties = np.empty((2, len(self._clients)), np.int64)
@@ -150,7 +161,7 @@ class Evaluator:
                 found = _sampled(scores, ids)
             # Waiting here keeps a single block in memory.
             above[block[:size]], ties[block[:size]] = np.asarray(found)[:, :size]
-        return Ranks(above, ties)
+        return Ranks(above[held >= 0], ties[held >= 0])
 
     def __call__(
         self,
@@ -233,16 +244,17 @@ def _check(split: Split, clients: np.ndarray, candidates: np.ndarray) -> None:
     num_items = split.num_items
     held_out = np.stack([split.valid[clients], split.test[clients]])
     highest = max(x.max(initial=-1) for x in (held_out, candidates, split.train))
-    if highest >= num_items or min(held_out.min(), split.train.min(initial=0)) < 0:
+    if highest >= num_items or split.train.min(initial=0) < 0 or held_out.min() < -1:
         raise InputError(
-            "an item, or an evaluated client's validation item, is not within 0 and "
-            f"num_items - 1 = {num_items - 1}: split the data anew"
+            f"an item is not within 0 and num_items - 1 = {num_items - 1}: split the "
+            "data anew"
         )
     # Full ranking takes excluded items off one by one, so each may occur once only.
     owners = np.repeat(np.arange(split.num_clients, dtype=np.int64), split.counts)
     train = owners * num_items + split.train
+    held = np.where(held_out < 0, -1, clients * np.int64(num_items) + held_out)
     unordered = (np.diff(train) <= 0).any() or (held_out[0] == held_out[1]).any()
-    if unordered or np.isin(clients * np.int64(num_items) + held_out, train).any():
+    if unordered or np.isin(held, train).any():
         raise InputError(
             "a client's training items must ascend, and none be its validation or test "
             "item: split the data anew"

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from fedpeft_jax.config import RunConfig
-from fedpeft_jax.data import Split, leave_one_out, load_dataset, sample_candidates
-from fedpeft_jax.data.dataset import Dataset
+from fedpeft_jax.data import Dataset, Split, load, make_split, sample_candidates
 from fedpeft_jax.embeddings import ItemFeatures
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.features import (
@@ -39,28 +38,46 @@ class Prepared(NamedTuple):
     """The input of the federated phases.
 
     Attributes:
+      dataset: the users, items and histories that were split.
       split: the clients' training, validation and test items.
       candidates: int32[E, num_candidates], for the sampled ranking.
       item_features: what the server knows of the items.
       pretraining: figures for the summary; empty if nothing was pretrained.
+      load_s: seconds of loading, filtering and splitting.
       pretrain_s: seconds of encoding and pretraining.
     """
 
+    dataset: Dataset
     split: Split
     candidates: np.ndarray
     item_features: ItemFeatures
     pretraining: dict[str, Any]
+    load_s: float
     pretrain_s: float
 
 
-def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
+def prepare(
+    config: RunConfig, reporter: Reporter, dataset: Dataset | None = None
+) -> Prepared:
     """Loads and splits the data set, and pretrains item embeddings from text.
+
+    Args:
+      config: the settings.
+      reporter: hears of progress.
+      dataset: the data set, if it need not be loaded.
 
     Raises:
       InputError: for data or settings that cannot be used.
     """
-    dataset = load_dataset(config.dataset, config.data_dir, config.data_seed)
-    split = leave_one_out(dataset)
+    start = time.perf_counter()
+    if dataset is None:
+        dataset = load(
+            config,
+            reporter.note,
+            lambda name, done, total: reporter.progress(name, done, total),
+        )
+    dataset, split = make_split(dataset, config)
+    load_s = time.perf_counter() - start
     reporter.note(
         f"{dataset.name}: {dataset.num_users} users "
         f"({len(split.evaluated)} evaluated), {dataset.num_items} items, "
@@ -70,13 +87,20 @@ def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
     for note in dataset.notes:
         reporter.note(f"  {note}")
     candidates = sample_candidates(
-        dataset, split, config.num_candidates, config.data_seed
+        dataset,
+        split,
+        config.num_candidates,
+        config.data_seed,
+        kind=config.candidates,
+        slots=config.negative_slots,
     )
     start = time.perf_counter()
     key = jax.random.fold_in(jax.random.key(config.seed), RunPurpose.PRETRAIN)
     item_features, pretraining = _item_features(config, dataset, split, key, reporter)
     seconds = time.perf_counter() - start
-    return Prepared(split, candidates, item_features, pretraining, seconds)
+    return Prepared(
+        dataset, split, candidates, item_features, pretraining, load_s, seconds
+    )
 
 
 def _item_features(
@@ -130,7 +154,11 @@ def _learn_from_text(
 
 def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
     if config.text_embeddings is not None:
-        return load_text_embeddings(config.text_embeddings, dataset.item_ids)
+        counts = np.bincount(dataset.items, minlength=dataset.num_items)
+        # Nobody needs a text for an id without an interaction.
+        return load_text_embeddings(
+            config.text_embeddings, dataset.item_ids, optional=counts == 0
+        )
     if dataset.item_text is None:
         raise InputError(
             f"dataset {dataset.name!r} has no item text: "

@@ -116,7 +116,7 @@ def print_summary(
     console = console or Console(file=sys.stdout, highlight=False)
     config, data = summary["config"], summary["dataset"]
     title = (
-        f"{config['dataset']}: the test items of {data['evaluated_users']} users, "
+        f"{data['name']}: the test items of {data['evaluated_users']} users, "
         f"after {summary['rounds']['evaluated']} rounds, seed {config['seed']}"
     )
     table = Table(
@@ -141,6 +141,8 @@ def print_summary(
         "every item that the user has not trained on",
         soft_wrap=True,
     )
+    for line in _protocol_lines(summary["protocol"]):
+        console.print(line, markup=False, soft_wrap=True, style="bold red")
     for line in _cost_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -175,3 +177,17 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
         f"{clock['evaluate_s']:.1f} s, peak memory "
         f"{format_bytes(summary['memory']['peak_rss_bytes'])}"
     )
+
+
+def _protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the protocol: nothing if it is sound."""
+    lines = [f"unsound protocol: {choice}" for choice in protocol["unsound"]]
+    leak = protocol["log_odds_over_popularity"]
+    if leak is not None and leak["leaks"]:
+        errors = leak["difference"] / leak["standard_error"]
+        lines.append(
+            "warning: this protocol leaks. How often an item is a training positive "
+            "and a negative ranks the test items better than its popularity does: "
+            f"NDCG@10 {leak['difference']:+.4f}, {errors:.0f} standard errors"
+        )
+    return lines

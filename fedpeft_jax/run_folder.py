@@ -1,8 +1,8 @@
 """The folder of a run: what it was asked, what it found, and when it was done.
 
 `config.json` first; `metrics.jsonl`, a line an evaluation, as they happen;
-`checkpoints/`; `summary.json` last and atomically, so that it is there if and only if
-the run finished.
+`checkpoints/`; `per_user.parquet`; `summary.json` last and atomically, so that it is
+there if and only if the run finished.
 """
 
 import contextlib
@@ -12,11 +12,16 @@ import os
 import pathlib
 from typing import Any
 
+import polars as pl
+
 from fedpeft_jax.checkpoint import save_parameters
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.typing import PyTree
 
-_OURS = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
+_OURS = (
+    *("config.json", "metrics.jsonl", "per_user.parquet", "summary.json"),
+    "checkpoints",
+)
 
 
 class RunFolder:
@@ -77,6 +82,15 @@ class RunFolder:
     def save_parameters(self, name: str, parameters: PyTree) -> None:
         """Writes `checkpoints/NAME`."""
         save_parameters(self.path / "checkpoints" / name, parameters)
+
+    def write_per_user(self, table: pl.DataFrame) -> None:
+        """Writes `per_user.parquet`, a row an evaluated user."""
+        partial = self.path / ".per_user.parquet.partial"
+        try:
+            table.write_parquet(partial)
+            partial.replace(self.path / "per_user.parquet")
+        except OSError as error:
+            raise _unwritable(self.path / "per_user.parquet", error) from error
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`: the run is finished."""

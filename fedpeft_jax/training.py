@@ -8,18 +8,21 @@ import numpy as np
 
 from fedpeft_jax.communication import PhaseTraffic
 from fedpeft_jax.config import RunConfig
+from fedpeft_jax.data import Dataset
 from fedpeft_jax.data.clients import make_store
 from fedpeft_jax.early_stopping import EarlyStopping
 from fedpeft_jax.evaluation import Evaluator, ScoreFn
 from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
 from fedpeft_jax.federated.round import RoundState, make_run_rounds
+from fedpeft_jax.per_user import per_user_table
 from fedpeft_jax.phases import Phase, enter_phase, make_phases
 from fedpeft_jax.preparation import prepare
+from fedpeft_jax.protocol import unsound_choices
 from fedpeft_jax.reporting import Reporter
 from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.run_folder import RunFolder
 from fedpeft_jax.scoring import model_scores
-from fedpeft_jax.summary import summarize_run, valid_ndcg
+from fedpeft_jax.summary import rank_all, summarize_run, valid_ndcg
 from fedpeft_jax.typing import PyTree
 
 # Rounds in one dispatch: enough to hide its cost, few enough for lively progress.
@@ -37,6 +40,7 @@ class Run:
       config: all settings.
       folder: where results go; None keeps them in memory only.
       reporter: hears of progress; silent by default.
+      dataset: in place of the one that the configuration names, e.g. of `from_frame`.
 
     Example:
       >>> config = RunConfig(rounds=4, warm_up_rounds=2, eval_every=2)
@@ -50,12 +54,14 @@ class Run:
         config: RunConfig,
         folder: RunFolder | None = None,
         reporter: Reporter | None = None,
+        dataset: Dataset | None = None,
     ) -> None:
         self.config = config
+        self.dataset = dataset
         self.folder = folder
         self.reporter = reporter or Reporter()
-        self._clock = {"pretrain_s": 0.0, "compile_s": 0.0, "rounds_s": 0.0}
-        self._clock["evaluate_s"] = 0.0
+        stages = ("load_s", "pretrain_s", "compile_s", "rounds_s", "evaluate_s")
+        self._clock = dict.fromkeys(stages, 0.0)
         self._history: list[dict[str, Any]] = []
         self._participants: set[int] = set()
         self._stopping = EarlyStopping(config.early_stopping_rounds)
@@ -69,10 +75,11 @@ class Run:
           DivergedError: if an update is not finite.
         """
         config = self.config
-        prepared = prepare(config, self.reporter)
+        prepared = prepare(config, self.reporter, self.dataset)
         if self.folder is not None:
             # Not earlier: a run that could not start must not claim its folder.
             self.folder.write_config(config.settings())
+        self._clock["load_s"] = prepared.load_s
         self._clock["pretrain_s"] = prepared.pretrain_s
         split = prepared.split
         self._counts = np.asarray(split.counts)
@@ -83,8 +90,12 @@ class Run:
             tile_rows=config.tile_rows,
             client_chunk=config.client_chunk,
         )
-        self._store = make_store(split)
+        self._store = make_store(
+            split, exclude_held_out=config.train_negatives == "unseen"
+        )
         self._evaluator = Evaluator(split, prepared.candidates)
+        for choice in unsound_choices(config):
+            self.reporter.note(f"unsound protocol: {choice}")
 
         start = time.perf_counter()
         phases = make_phases(config, prepared)
@@ -106,12 +117,16 @@ class Run:
         params = _parameters(state, frozen)
         if self.folder is not None:
             self.folder.save_parameters("final", params)
+        start = time.perf_counter()
+        ranks = rank_all(
+            config, prepared, self._evaluator, model_scores(phase.model), params
+        )
+        self._clock["evaluate_s"] += time.perf_counter() - start
         summary = summarize_run(
             config=config,
             prepared=prepared,
             figures=phase.fitted.figures,
-            evaluator=self._evaluator,
-            score=model_scores(phase.model),
+            ranks=ranks,
             params=params,
             rounds={"run": ran, "evaluated": int(state.round)},
             history=self._history,
@@ -120,6 +135,9 @@ class Run:
             clock=self._clock,
         )
         if self.folder is not None:
+            clients = self._evaluator.clients("valid")
+            table = per_user_table(prepared.dataset, split, ranks, clients)
+            self.folder.write_per_user(table)
             self.folder.write_summary(summary)
         return summary
 
@@ -196,15 +214,17 @@ class Run:
         frozen: PyTree,
     ) -> float:
         start = time.perf_counter()
-        metrics = self._evaluator(
-            score, _parameters(state, frozen), "valid", ("sampled",)
-        )
+        metrics = {}
+        if self._evaluator.clients("valid").size:
+            metrics["valid"] = self._evaluator(
+                score, _parameters(state, frozen), "valid", ("sampled",)
+            )
         self._clock["evaluate_s"] += time.perf_counter() - start
         entry = {
             "round": done,
             "phase": phase,
             "loss": float(loss),
-            "metrics": {"valid": metrics},
+            "metrics": metrics,
             "bytes": self._sent,
             "seconds": round(sum(self._clock.values()), 3),
         }
@@ -215,7 +235,7 @@ class Run:
 
     def _show(self, done: int, loss: float) -> None:
         values = {"loss": float(loss)}
-        if self._history:
+        if self._history and self._history[-1]["metrics"]:
             values["valid NDCG@10"] = valid_ndcg(self._history[-1])
         values["rounds/s"] = done / max(self._clock["rounds_s"], 1e-9)
         self.reporter.progress("rounds", done, self.config.rounds, **values)

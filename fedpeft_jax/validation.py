@@ -1,9 +1,9 @@
 """What the settings of a run may be: ranges, words, and what goes together."""
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from fedpeft_jax.baselines import BASELINES
 from fedpeft_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -12,17 +12,6 @@ if TYPE_CHECKING:
 
 def check_settings(config: "RunConfig") -> None:
     """Raises InputError for a value that no run can use."""
-    for field in dataclasses.fields(config):
-        value, choices = getattr(config, field.name), field.metadata["choices"]
-        if choices and value not in choices:
-            raise InputError(
-                f"{field.name}={value!r} is not known: use one of {', '.join(choices)}"
-            )
-        least = field.metadata["least"]
-        if least is not None and value < least:
-            raise InputError(
-                f"{field.name}={value} is too small: it must be at least {least}"
-            )
     if not 0 < config.cohort_fraction <= 1:
         raise InputError(
             f"cohort_fraction={config.cohort_fraction} is no share: "
@@ -32,6 +21,16 @@ def check_settings(config: "RunConfig") -> None:
         raise InputError(f"proximal={config.proximal} must be at least 0 and finite")
     if config.full == "none" and config.full_init != "text":
         raise InputError("full_init has no effect with full=none: leave it out")
+    for name in config.baseline_names:
+        if name not in BASELINES:
+            raise InputError(
+                f"baselines: {name!r} is not known: use some of {', '.join(BASELINES)}"
+            )
+    if config.early_stopping_rounds and not config.valid_items:
+        raise InputError(
+            f"early_stopping_rounds={config.early_stopping_rounds} needs validation "
+            "items: set --valid_items=1"
+        )
     if not 0 <= config.warm_up <= config.rounds:
         raise InputError(
             f"warm_up_rounds={config.warm_up} is not within rounds={config.rounds}: "

@@ -21,7 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from fedpeft_jax import cli, preparation, training
 from fedpeft_jax.checkpoint import load_parameters
 from fedpeft_jax.config import RunConfig
-from fedpeft_jax.data import DATASETS, load_synthetic
+from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
 from fedpeft_jax.run_folder import RunFolder
 from fedpeft_jax.training import Run
 
@@ -66,7 +66,7 @@ def small_runs():
         patch.setitem(
             DATASETS,
             "synthetic",
-            lambda data_dir, seed: load_synthetic(seed, NUM_USERS, NUM_ITEMS),
+            Source(lambda s: synthetic_interactions(s.data_seed, NUM_USERS, NUM_ITEMS)),
         )
         pretrain = functools.partial(
             preparation.pretrain_autoencoder,

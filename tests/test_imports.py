@@ -9,7 +9,7 @@ import fedpeft_jax
 
 ROOT = pathlib.Path(fedpeft_jax.__file__).parent
 
-LEAVES = {"roles", "specs", "layers", "losses", "metrics", "optimizers"}
+LEAVES = {"roles", "specs", "layers", "losses", "metrics", "optimizers", "settings"}
 ENGINE = LEAVES | {"embeddings", "backbones", "features", "data", "federated"}
 
 # Each part beside the parts it may import. A dotted name allows that module only.
@@ -22,23 +22,27 @@ MAY_IMPORT = {
     "embeddings": LEAVES | {"features"},
     "features": LEAVES,
     "backbones": LEAVES | {"embeddings.base"},
-    "data": set(),
+    "data": {"settings"},
     "federated": LEAVES | {"backbones.base", "data"},
     # What a run is made of; `training` puts it together.
     "evaluation": LEAVES | {"data"},
-    "baselines": LEAVES | {"data"},
+    "baselines": LEAVES | {"data", "centralized"},
+    "centralized": {"data"},
+    "per_user": LEAVES | {"data", "evaluation"},
+    "protocol": {"config"},
     "scoring": LEAVES | {"backbones.base", "evaluation"},
     "communication": LEAVES,
     "checkpoint": LEAVES,
     "reporting": LEAVES,
     "early_stopping": set(),
     "plugins": ENGINE,
-    "validation": {"config"},
+    "validation": {"config", "baselines"},
     "config": ENGINE | {"plugins", "validation"},
     "run_folder": {"checkpoint"},
     "preparation": ENGINE | {"config", "reporting"},
     "summary": ENGINE
-    | {"baselines", "communication", "config", "evaluation", "preparation"},
+    | {"baselines", "communication", "config", "evaluation", "preparation"}
+    | {"per_user", "protocol"},
     "phases": ENGINE | {"config", "preparation"},
     "training": None,  # None: everything
     "cli": None,

@@ -1,8 +1,10 @@
 """Items that a user's held-out item is ranked against in sampled evaluation.
 
-Candidates are drawn without replacement by R. W. Floyd's algorithm (Bentley and Floyd,
-"A sample of brilliance", CACM 1987) over the ranks of a user's unseen items, for all
-users of a block at once; memory never grows with users x items.
+Uniform candidates are drawn without replacement by R. W. Floyd's algorithm (Bentley and
+Floyd, "A sample of brilliance", CACM 1987) over the ranks of a user's unseen items, for
+all users of a block at once. Popular ones are drawn by their number of training
+interactions, one after the other, leaving out what was drawn before. Memory never grows
+with users x items.
 """
 
 import numpy as np
@@ -12,10 +14,18 @@ from fedpeft_jax.data.splits import Split, sort_within
 from fedpeft_jax.errors import InputError
 
 _BLOCK = 1 << 16  # users drawn at once: bounds the temporaries at a million users
+_POPULAR_BLOCK = 1 << 13
+_MOST_DRAWS = 8
 
 
 def sample_candidates(
-    dataset: Dataset, split: Split, num: int = 100, seed: int = 0
+    dataset: Dataset,
+    split: Split,
+    num: int = 100,
+    seed: int = 0,
+    *,
+    kind: str = "uniform",
+    slots: int = 0,
 ) -> np.ndarray:
     """Draws distinct items that each evaluated user has never interacted with.
 
@@ -28,13 +38,16 @@ def sample_candidates(
       split: a split of ``dataset``, which says who is evaluated.
       num: candidates a user.
       seed: fixes the draw.
+      kind: ``'uniform'``, or ``'popularity'``: with odds in proportion to the number of
+        training interactions, so that an item without any is never drawn.
+      slots: draw from the first so many items of the catalogue, 0 for all of it.
 
     Returns:
       int32[E, num], row ``e`` for client ``split.evaluated[e]``: ascending items, and
       then -1 if fewer than ``num`` items are unseen.
 
     Raises:
-      InputError: ``num`` is below 1.
+      InputError: ``num`` is below 1, or ``slots`` no part of the catalogue.
 
     Example:
       >>> import polars as pl
@@ -48,28 +61,111 @@ def sample_candidates(
     """
     if num < 1:
         raise InputError(f"sampled candidates must be at least 1 a user, got {num}")
+    check_slots(slots, dataset.num_items)
+    pool = slots or dataset.num_items
     lengths = np.diff(dataset.offsets)
     owners = np.repeat(np.arange(dataset.num_users, dtype=np.int64), lengths)
     seen = sort_within(lengths, dataset.items, dataset.num_items)
-    place = np.arange(len(seen)) - dataset.offsets[owners]
-    # p[k] - k never decreases and stays below I, so with the user's own offset the
-    # thresholds of all users ascend in one array, and one search serves them all.
-    thresholds = owners * dataset.num_items + seen - place
+    inside = seen < pool
+    owners, seen = owners[inside], seen[inside]
+    lengths = np.bincount(owners, minlength=dataset.num_users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
 
     rng = np.random.default_rng(seed)
     evaluated = split.evaluated.astype(np.int64)
     result = np.empty((len(evaluated), num), np.int32)
+    if kind == "popularity":
+        counts = np.bincount(split.train, minlength=dataset.num_items)[:pool]
+        pairs = owners * pool + seen  # ascending
+        for start in range(0, len(evaluated), _POPULAR_BLOCK):
+            users = evaluated[start : start + _POPULAR_BLOCK]
+            drawn = _popular(rng, users, pairs, counts, num)
+            result[start : start + _POPULAR_BLOCK] = drawn
+        return result
+    place = np.arange(len(seen)) - offsets[owners]
+    # p[k] - k never decreases and stays below I, so with the user's own offset the
+    # thresholds of all users ascend in one array, and one search serves them all.
+    thresholds = owners * pool + seen - place
     for start in range(0, len(evaluated), _BLOCK):
         users = evaluated[start : start + _BLOCK]
-        unseen = dataset.num_items - lengths[users]
+        unseen = pool - lengths[users]
         ranks = _distinct_ranks(rng, unseen, num)
-        found = np.searchsorted(
-            thresholds, users[:, None] * dataset.num_items + ranks, side="right"
-        )
-        items = ranks + found - dataset.offsets[users][:, None]
+        found = np.searchsorted(thresholds, users[:, None] * pool + ranks, side="right")
+        items = ranks + found - offsets[users][:, None]
         items[ranks >= unseen[:, None]] = -1
         result[start : start + _BLOCK] = items
     return result
+
+
+def check_slots(slots: int, num_items: int) -> None:
+    """Raises InputError if negatives shall come from more items than there are."""
+    if slots > num_items:
+        raise InputError(
+            f"negative_slots={slots} is more than the catalogue of {num_items} items: "
+            "set it lower, or 0 for all"
+        )
+
+
+def _popular(
+    rng: np.random.Generator,
+    users: np.ndarray,
+    pairs: np.ndarray,
+    counts: np.ndarray,
+    num: int,
+) -> np.ndarray:
+    """int32[B, num]: draws by counts [pool] until each row has enough of its own."""
+    pool, cumulative = len(counts), np.cumsum(counts)
+    result = np.full((len(users), num), -1, np.int64)
+    possible = np.minimum(_num_unseen(users, pairs, counts), num)
+    rows = np.flatnonzero(possible)
+    for _ in range(_MOST_DRAWS):
+        draws = rng.integers(cumulative[-1], size=(len(rows), 2 * num))
+        items = np.searchsorted(cumulative, draws, side="right")
+        keys = users[rows, None] * pool + items
+        place = np.minimum(np.searchsorted(pairs, keys), max(len(pairs) - 1, 0))
+        seen = (pairs[place] == keys) if len(pairs) else np.zeros(keys.shape, bool)
+        queue = np.concatenate([result[rows], np.where(seen, -1, items)], axis=1)
+        result[rows] = _first_distinct(queue, num)
+        rows = rows[(result[rows] >= 0).sum(axis=1) < possible[rows]]
+        if not len(rows):
+            break
+    for row in rows:  # so few are left, or so unpopular: all of them at once
+        unseen = counts.astype(float)
+        first, last = np.searchsorted(
+            pairs, [users[row] * pool, (users[row] + 1) * pool]
+        )
+        unseen[pairs[first:last] - users[row] * pool] = 0
+        drawn = result[row][result[row] >= 0]
+        unseen[drawn] = 0
+        with np.errstate(divide="ignore"):
+            keys = np.log(unseen) + rng.gumbel(size=pool)
+        more = np.argsort(-keys)[: possible[row] - len(drawn)]
+        result[row, : possible[row]] = np.concatenate([drawn, more])
+    result[result < 0] = pool  # sorts last
+    result.sort(axis=1)
+    return np.where(result == pool, -1, result)
+
+
+def _num_unseen(users: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """int64[B]: popular items that each user has not seen."""
+    pool = len(counts)
+    popular = pairs[counts[pairs % pool] > 0]
+    ends = np.searchsorted(popular, np.stack([users, users + 1]) * pool)
+    result: np.ndarray = (counts > 0).sum() - (ends[1] - ends[0])
+    return result
+
+
+def _first_distinct(queue: np.ndarray, num: int) -> np.ndarray:
+    """The first `num` distinct items of every row, in order; -1 is none."""
+    order = np.argsort(queue, axis=1, kind="stable")
+    ordered = np.take_along_axis(queue, order, axis=1)
+    repeat = np.zeros(queue.shape, bool)
+    repeat[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    gone = np.empty(queue.shape, bool)
+    np.put_along_axis(gone, order, repeat | (ordered < 0), axis=1)
+    front = np.argsort(gone, axis=1, kind="stable")[:, :num]
+    kept = np.take_along_axis(queue, front, axis=1)
+    return np.where(np.take_along_axis(gone, front, axis=1), -1, kept)
 
 
 def _distinct_ranks(

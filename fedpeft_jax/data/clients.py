@@ -22,11 +22,14 @@ class ClientStore(NamedTuple):
       items: int32[nnz], ascending within a client.
       starts: int32[U], where a client's items begin.
       counts: int32[U], how many it has.
+      excluded: int32[nnz'], `starts` and `counts` of what its negatives are drawn
+        outside of; None where that is its training items.
     """
 
     items: Array
     starts: Array
     counts: Array
+    excluded: tuple[Array, Array, Array] | None = None
 
 
 class ClientHistory(NamedTuple):
@@ -36,11 +39,14 @@ class ClientHistory(NamedTuple):
       client_id: int32[]; an id beyond the clients stands for an empty place.
       positives: int32[N], its training items, ascending, `num_items` on padding.
       count: int32[], 0 for an empty place.
+      excluded: int32[N + 2], what its negatives are drawn outside of, as `positives`;
+        None where that is its training items.
     """
 
     client_id: Array
     positives: Array
     count: Array  # type: ignore[assignment]  # tuples have a method of that name
+    excluded: Array | None = None
 
 
 class ClientData(NamedTuple):
@@ -67,8 +73,14 @@ class ClientData(NamedTuple):
         return History(self.positives, self.mask)
 
 
-def make_store(split: Split) -> ClientStore:
+def make_store(split: Split, *, exclude_held_out: bool = False) -> ClientStore:
     """Puts the training items of all clients on the device.
+
+    Args:
+      split: training, validation and test items.
+      exclude_held_out: whether training negatives are drawn outside of the validation
+        and test items too. A device cannot know these, and that an item is never a
+        negative tells the model that it is held out.
 
     Example:
       >>> split = Split("toy", 4, np.array([0, 2, 3]), np.array([0, 3, 1], np.int32),
@@ -76,10 +88,25 @@ def make_store(split: Split) -> ClientStore:
       >>> make_store(split).counts.tolist()
       [2, 1]
     """
-    return ClientStore(
-        items=jnp.asarray(split.train, jnp.int32),
-        starts=jnp.asarray(split.offsets[:-1], jnp.int32),
-        counts=jnp.asarray(np.diff(split.offsets), jnp.int32),
+    excluded = None
+    if exclude_held_out:
+        owners = np.repeat(np.arange(split.num_clients), split.counts)
+        pairs = [(owners, split.train)]
+        for items in (split.valid, split.test):
+            held = np.flatnonzero(items >= 0)
+            pairs.append((held, items[held]))
+        users, items = (np.concatenate(x) for x in zip(*pairs, strict=True))
+        counts = np.bincount(users, minlength=split.num_clients)
+        order = np.lexsort((items, users))
+        excluded = _arrays(items[order], np.concatenate([[0], np.cumsum(counts)]))
+    return ClientStore(*_arrays(split.train, split.offsets), excluded)
+
+
+def _arrays(items: np.ndarray, offsets: np.ndarray) -> tuple[Array, Array, Array]:
+    return (
+        jnp.asarray(items, jnp.int32),
+        jnp.asarray(offsets[:-1], jnp.int32),
+        jnp.asarray(np.diff(offsets), jnp.int32),
     )
 
 
@@ -94,15 +121,29 @@ def read_history(
       capacity: N, at least the client's count.
       num_items: I, the padding.
     """
-    start = store.starts.at[client_id].get(mode="fill", fill_value=0)
-    count = store.counts.at[client_id].get(mode="fill", fill_value=0)
-    index = jnp.arange(capacity, dtype=jnp.int32)
-    items = store.items.at[start + index].get(mode="clip")
-    return ClientHistory(client_id, jnp.where(index < count, items, num_items), count)
+
+    def read(arrays: tuple[Array, Array, Array], size: int) -> tuple[Array, Array]:
+        items, starts, counts = arrays
+        start = starts.at[client_id].get(mode="fill", fill_value=0)
+        count = counts.at[client_id].get(mode="fill", fill_value=0)
+        index = jnp.arange(size, dtype=jnp.int32)
+        window = items.at[start + index].get(mode="clip")
+        return jnp.where(index < count, window, num_items), count
+
+    positives, count = read((store.items, store.starts, store.counts), capacity)
+    excluded = None
+    if store.excluded is not None:
+        excluded, _ = read(store.excluded, capacity + 2)
+    return ClientHistory(client_id, positives, count, excluded)
 
 
 def make_client_data(
-    key: Key, history: ClientHistory, *, num_items: int, num_negatives: int = 1
+    key: Key,
+    history: ClientHistory,
+    *,
+    num_items: int,
+    num_negatives: int = 1,
+    num_slots: int = 0,
 ) -> ClientData:
     """Draws a client's negatives and lays out its rows.
 
@@ -111,6 +152,7 @@ def make_client_data(
       history: its training items.
       num_items: I.
       num_negatives: M, negatives a positive.
+      num_slots: draw from the first so many items, 0 for all.
     """
     drawn = draw_negatives(
         key,
@@ -118,6 +160,8 @@ def make_client_data(
         history.count,
         num_items=num_items,
         num_negatives=num_negatives,
+        excluded=history.excluded,
+        num_slots=num_slots,
     )
     index = jnp.arange(history.positives.shape[0], dtype=jnp.int32)
     return ClientData(
@@ -129,7 +173,7 @@ def make_client_data(
 
 
 def pair_scores(
-    scores: Array, data: ClientData, *, num_items: int
+    scores: Array, data: ClientData, *, num_items: int, num_slots: int = 0
 ) -> tuple[Array, Array]:
     """Arranges the scores of a client's rows by pairs.
 
@@ -140,12 +184,14 @@ def pair_scores(
       scores: float32[K], one for each gathered row.
       data: the client's slots.
       num_items: I.
+      num_slots: negatives are from the first so many items, 0 for all.
 
     Returns:
       float32[N] scores of the positives and float32[N, M] of their negatives.
     """
     num_pairs, num_negatives = data.negatives.shape
-    if num_pairs * (1 + num_negatives) <= num_items:
+    # All positives and two held-out items may be left out of what they are drawn from.
+    if num_pairs * (1 + num_negatives) + 2 <= (num_slots or num_items):
         negatives = scores[num_pairs:].reshape(num_pairs, num_negatives)
         return scores[:num_pairs], negatives
     return scores[data.positives], scores[data.negatives]

@@ -12,6 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fedpeft_jax.data.numbering import (
+    align_texts,
+    list_texts,
+    number_ids,
+    number_items,
+)
+from fedpeft_jax.data.raw import as_ids, as_times
 from fedpeft_jax.errors import InputError
 
 MIN_EVALUATED = 3
@@ -34,6 +41,9 @@ class Dataset:
       item_text: a prompt for each item, ``''`` for an item without text; None if the
         data set has no text at all.
       notes: what was dropped or is unusual, one sentence each.
+      places: int64[nnz], each interaction's row in the file; None if unknown.
+      times: int64[nnz] or float64[nnz], when; None if unknown.
+      parts: int8[nnz], TRAIN, VALID or TEST (``data/raw.py``) for data that come split.
     """
 
     name: str
@@ -43,6 +53,9 @@ class Dataset:
     items: np.ndarray
     item_text: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    places: np.ndarray | None = None
+    times: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -61,21 +74,26 @@ def build_dataset(
     item_text: Mapping[Any, str | None] | pl.DataFrame | None = None,
     *,
     notes: Iterable[str] = (),
+    catalogue: str = "interacted",
 ) -> Dataset:
     """Numbers users and items, removes repeated pairs and orders histories by time.
 
     A pair that occurs more than once keeps its earliest time; equal times keep the
-    order of the rows. Contiguous ids follow numeric order if every original id is an
-    integer (or an integer written as a string, without leading zeros), else byte
-    order. The catalogue is the items with at least one interaction.
+    order of the rows, and without times the rows are in time order. Contiguous ids
+    follow numeric order if every original id is an integer (or an integer written as a
+    string, without leading zeros), else byte order.
 
     Args:
       name: what the data set is called in output and in errors.
       interactions: one row an interaction in file order, with columns ``user`` and
-        ``item`` (integers or strings) and ``time`` (numbers or dates).
+        ``item`` (integers or strings), perhaps ``time`` (numbers or dates), and perhaps
+        ``part`` (TRAIN, VALID or TEST of ``data/raw.py``).
       item_text: original item id -> prompt, as a mapping or as a frame with columns
         ``item`` and ``text``; ids match whether written as integers or as strings.
       notes: the reader's own notes, put before those found here.
+      catalogue: ``'interacted'``, the items with at least one interaction;
+        ``'listed'``, those with a text too; ``'slots'``, every integer from 1 to the
+        largest id of either.
 
     Returns:
       The data set.
@@ -93,13 +111,33 @@ def build_dataset(
       >>> data.notes[0]
       'dropped 1 repeated pairs (kept the earliest)'
     """
-    _check_rows(name, interactions)
-    user_ids, users = _number(name, "user", interactions["user"])
-    item_ids, items = _number(name, "item", interactions["item"])
-    frame = pl.DataFrame({"user": users, "item": items, "time": interactions["time"]})
-    # A stable sort keeps file order among equal times, and 'first' is then 'earliest'.
-    ordered = frame.sort("user", "time", maintain_order=True)
-    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True)
+    for column in ("user", "item"):
+        if column not in interactions.columns:
+            raise InputError(
+                f"{name}: the interactions have no column {column!r} "
+                f"(found: {', '.join(interactions.columns)}): give it that name"
+            )
+    if interactions.is_empty():
+        raise InputError(f"{name}: there are no interactions: check the input file")
+    listed = list_texts(name, item_text)
+    user_ids, users = number_ids(as_ids(name, "user", interactions["user"]))
+    items = as_ids(name, "item", interactions["item"])
+    item_ids, items = number_items(name, items, listed, catalogue)
+    columns = {
+        "user": users,
+        "item": items,
+        "place": pl.int_range(len(items), eager=True),
+    }
+    if "time" in interactions.columns:
+        columns["time"] = as_times(name, interactions["time"])
+    if "part" in interactions.columns:
+        columns["part"] = interactions["part"].cast(pl.Int8)
+    frame = pl.DataFrame(columns)
+    order = ["user", "time", "place"] if "time" in columns else ["user", "place"]
+    # With the place last, equal times keep file order, and 'first' is 'earliest'.
+    kept = frame.sort(order).unique(["user", "item"], keep="first", maintain_order=True)
+    if "part" in columns:
+        _refuse_shared_pairs(name, frame)
     counts = np.bincount(kept["user"].to_numpy(), minlength=len(user_ids))
     if counts.max() < MIN_EVALUATED:
         raise InputError(
@@ -113,11 +151,8 @@ def build_dataset(
             f"dropped {len(frame) - len(kept)} repeated pairs (kept the earliest)"
         )
     if short := int((counts < MIN_EVALUATED).sum()):
-        found.append(
-            f"{short} users have fewer than {MIN_EVALUATED} distinct items "
-            "(they train only)"
-        )
-    prompts, text_notes = _align_text(name, item_text, item_ids)
+        found.append(f"{short} users have fewer than {MIN_EVALUATED} distinct items")
+    prompts, text_notes = align_texts(listed, item_ids, items)
     return Dataset(
         name=name,
         user_ids=user_ids,
@@ -126,103 +161,39 @@ def build_dataset(
         items=kept["item"].to_numpy().astype(np.int32),
         item_text=prompts,
         notes=(*found, *text_notes),
+        places=kept["place"].to_numpy().astype(np.int64),
+        times=kept["time"].to_numpy() if "time" in columns else None,
+        parts=kept["part"].to_numpy() if "part" in columns else None,
     )
 
 
-def _check_rows(name: str, interactions: pl.DataFrame) -> None:
-    """Raises InputError unless there are rows with users, items and times."""
-    for column in ("user", "item", "time"):
-        if column not in interactions.columns:
-            raise InputError(
-                f"{name}: the interactions have no column {column!r} "
-                f"(found: {', '.join(interactions.columns)}): give it that name"
-            )
-    if interactions.is_empty():
-        raise InputError(f"{name}: there are no interactions: check the input file")
-    time = interactions["time"]
-    if not (time.dtype.is_numeric() or time.dtype.is_temporal()):
+def keep_users(dataset: Dataset, keep: np.ndarray, note: str) -> Dataset:
+    """Returns the data set of some users, bool[U], with a note that says so.
+
+    The catalogue stays as it is.
+    """
+    rows = np.repeat(keep, np.diff(dataset.offsets))
+    counts = np.diff(dataset.offsets)[keep]
+
+    def of(column: np.ndarray | None) -> np.ndarray | None:
+        return None if column is None else column[rows]
+
+    return dataclasses.replace(
+        dataset,
+        user_ids=dataset.user_ids[keep],
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=dataset.items[rows],
+        places=of(dataset.places),
+        times=of(dataset.times),
+        parts=of(dataset.parts),
+        notes=(*dataset.notes, note),
+    )
+
+
+def _refuse_shared_pairs(name: str, frame: pl.DataFrame) -> None:
+    pairs = frame.select("user", "item", "part").unique()
+    if shared := len(pairs) - pairs.select("user", "item").n_unique():
         raise InputError(
-            f"{name}: times are {time.dtype}, which has no time order: "
-            "give numbers or dates"
+            f"{name}: {shared} pairs of a user and an item are in two of the training, "
+            "validation and test files: leave them in one"
         )
-    missing = time.is_null()
-    if time.dtype.is_float():
-        missing = missing | time.is_nan().fill_null(True)
-    _refuse_rows(name, "time", missing)
-
-
-def _refuse_rows(name: str, what: str, missing: pl.Series) -> None:
-    """Raises InputError naming the first row (from 1) where ``missing`` is True."""
-    if missing.any():
-        raise InputError(
-            f"{name}: {missing.sum()} interactions have no {what} (the first is "
-            f"interaction {missing.to_list().index(True) + 1}): complete or remove them"
-        )
-
-
-def _number(name: str, what: str, column: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Original ids in contiguous order [n], and int64 contiguous ids of the rows."""
-    if column.dtype.is_integer():
-        _refuse_rows(name, f"{what} id", column.is_null())
-        ids, codes = np.unique(column.to_numpy(), return_inverse=True)
-        return ids.astype(np.int64), pl.Series(codes.astype(np.int64))
-    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        raise InputError(
-            f"{name}: {what} ids are {column.dtype}: give integers or strings"
-        )
-    text = column.cast(pl.String)
-    _refuse_rows(name, f"{what} id", text.is_null() | (text == "").fill_null(True))
-    distinct = text.unique()
-    numbers = distinct.cast(pl.Int64, strict=False)
-    # Only canonical spellings count as integers: '007' and '7' are two items.
-    if (numbers.cast(pl.String) == distinct).fill_null(False).all():
-        order = numbers.arg_sort()
-        ids = numbers.gather(order).to_numpy()
-    else:
-        order = distinct.arg_sort()
-        ids = np.array(distinct.gather(order).to_list(), dtype=np.str_)
-    categories = pl.Enum(distinct.gather(order))
-    return ids, text.cast(categories).to_physical().cast(pl.Int64)
-
-
-def _align_text(
-    name: str,
-    item_text: Mapping[Any, str | None] | pl.DataFrame | None,
-    item_ids: np.ndarray,
-) -> tuple[tuple[str, ...] | None, list[str]]:
-    """Prompts in the order of ``item_ids``, and notes about what did not match."""
-    if item_text is None:
-        return None, []
-    if isinstance(item_text, pl.DataFrame):
-        if missing := {"item", "text"} - set(item_text.columns):
-            raise InputError(
-                f"{name}: the item text has no column {min(missing)!r} "
-                f"(found: {', '.join(item_text.columns)}): give it that name"
-            )
-        listed = item_text.select(
-            pl.col("item").cast(pl.String), pl.col("text").cast(pl.String)
-        )
-    else:
-        listed = pl.DataFrame(
-            {"item": [str(i) for i in item_text], "text": list(item_text.values())},
-            schema={"item": pl.String, "text": pl.String},
-        )
-    listed = listed.with_columns(pl.col("text").fill_null("").str.strip_chars())
-    # An item listed twice keeps its first text that says something.
-    filled = listed.filter(pl.col("text") != "")
-    texts = filled.unique("item", keep="first", maintain_order=True)
-    catalogue = pl.DataFrame({"item": [str(i) for i in item_ids.tolist()]})
-    prompts = catalogue.join(texts, on="item", how="left", maintain_order="left")
-    notes = []
-    if repeated := len(filled) - len(texts):
-        notes.append(f"{repeated} item texts are repeated (kept the first)")
-    distinct = listed.unique("item")
-    if unseen := len(distinct.join(catalogue, on="item", how="anti")):
-        notes.append(
-            f"left out {unseen} of {len(distinct)} listed items (no interaction)"
-        )
-    if empty := prompts["text"].null_count():
-        notes.append(f"{empty} of {len(item_ids)} items have no text")
-    if empty == len(item_ids):
-        return None, notes
-    return tuple(prompts["text"].fill_null("").to_list()), notes

@@ -1,40 +1,74 @@
-"""Reads MovieLens-1M as GroupLens publishes it: ``ml-1m.zip`` or its unpacked folder.
+"""Reads MovieLens as GroupLens publishes it: an archive, or its unpacked folder.
 
 Harper and Konstan, "The MovieLens Datasets" (TiiS 2015),
-https://grouplens.org/datasets/movielens/1m/. Fields are separated by ``::``, titles are
-in Latin-1, and row order within a user is not time order.
+https://grouplens.org/datasets/movielens/. The older ones separate fields by ``::``, a
+tab or a bar and have titles in Latin-1, the newer ones are CSV in UTF-8. Row order
+within a user is not time order.
 """
 
+import io
 import os
-import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from fedpeft_jax.data.dataset import Dataset, build_dataset
+from fedpeft_jax.data.movielens_files import (
+    again,
+    check_lines,
+    find_files,
+    read_files,
+    split_lines,
+    without_header,
+)
+from fedpeft_jax.data.raw import Raw
 from fedpeft_jax.errors import InputError
 
-URL = "https://grouplens.org/datasets/movielens/1m/"
-NUM_RATINGS = 1_000_209
-"""Ratings in the published file."""
+_GENRES_100K = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
+    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
+    *("Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+_NO_GENRES = "(no genres listed)"
 
-_RATING = r"^[0-9]{1,18}::[0-9]{1,18}::[0-9]+(?:\.[0-9]+)?::[0-9]{1,18}$"
-_MOVIE = r"^([0-9]{1,18})::(.*[^\s:].*)::([^:]*)$"
-_RATING_FIELDS = "UserID::MovieID::Rating::Timestamp"
-_MOVIE_FIELDS = "MovieID::Title::Genres"
+_ID, _STARS = r"[0-9]{1,18}", r"[0-9]+(?:\.[0-9]+)?"
 
 
-def load_movielens_1m(data_dir: str | os.PathLike[str]) -> Dataset:
-    """Loads MovieLens-1M; every rating is an interaction, whatever its value.
+class Layout(NamedTuple):
+    """How one of the data sets is written.
+
+    Attributes:
+      folder: of the files, in the archive.
+      ratings: name of the file of ratings.
+      movies: name of the file of movies.
+      separator: between the fields of a rating.
+      read_movies: name, content -> columns `item` and `text`.
+      num_ratings: in the published file; None where it changes.
+      md5: of the published archive; None to ask the server for it.
+    """
+
+    folder: str
+    ratings: str
+    movies: str
+    separator: str
+    read_movies: Callable[[str, bytes, str], pl.DataFrame]
+    num_ratings: int | None
+    md5: str | None
+
+
+def read_movielens(name: str, data_dir: str | os.PathLike[str]) -> Raw:
+    """Reads a MovieLens data set; every rating is an interaction, whatever its value.
 
     Args:
-      data_dir: ``ml-1m.zip`` itself, the folder that holds it, the folder that holds
-        the unpacked ``ml-1m`` folder, or that folder.
+      name: a key of `LAYOUTS`, such as ``'ml-1m'``.
+      data_dir: the archive itself, the folder that holds it, the folder that holds the
+        unpacked folder, or that folder.
 
     Returns:
-      The data set, named ``ml-1m``. An item's prompt is made from its attributes:
-      ``Title: Toy Story (1995). Genres: Animation, Children's, Comedy.``
+      What was read. An item's prompt is made from its attributes: ``Title: Toy Story
+      (1995). Genres: Animation, Children's, Comedy.``
 
     Raises:
       InputError: the files are absent, unreadable, damaged or empty, or a row is
@@ -43,131 +77,168 @@ def load_movielens_1m(data_dir: str | os.PathLike[str]) -> Dataset:
     Example:
       >>> import tempfile
       >>> folder = Path(tempfile.mkdtemp())
-      >>> rows = ["1::2::5::978300760", "1::7::3::978300761", "1::5::4::978300759"]
-      >>> _ = (folder / "ratings.dat").write_text("\\n".join(rows) + "\\n")
-      >>> movies = "2::Jumanji (1995)::Adventure|Fantasy\\n5::Up::\\n7::Him::Drama\\n"
-      >>> _ = (folder / "movies.dat").write_text(movies)
-      >>> data = load_movielens_1m(folder)
-      >>> data.item_ids[data.items].tolist()
-      [5, 2, 7]
-      >>> data.item_text[0]
-      'Title: Jumanji (1995). Genres: Adventure, Fantasy.'
+      >>> _ = (folder / "ratings.csv").write_text(
+      ...     "userId,movieId,rating,timestamp\\n1,2,3.5,978300760\\n")
+      >>> _ = (folder / "movies.csv").write_text(
+      ...     'movieId,title,genres\\n2,"Up, Up (2009)",Drama|War\\n')
+      >>> raw = read_movielens("ml-latest-small", folder)
+      >>> raw.interactions.row(0), raw.item_text["text"][0]
+      ((1, 2, 3.5, 978300760), 'Title: Up, Up (2009). Genres: Drama, War.')
     """
-    ratings_name, ratings, movies_name, movies = _read_files(Path(data_dir))
-    _checked_lines(ratings_name, ratings, _RATING, _RATING_FIELDS)
-    # Every row has the layout, so '::' can be read as ':' around an empty column.
-    interactions = pl.read_csv(
-        ratings,
-        separator=":",
-        has_header=False,
-        columns=[0, 2, 6],
-        schema={f"{column}": pl.Int64 for column in range(7)},
+    layout = LAYOUTS[name]
+    files = (layout.ratings, layout.movies)
+    ratings_name, ratings, movies_name, movies = read_files(
+        name, layout.folder, files, Path(data_dir)
     )
-    interactions.columns = ["user", "item", "time"]
+    interactions = _read_ratings(layout, name, ratings_name, ratings)
     notes = []
-    if len(interactions) != NUM_RATINGS:
+    if layout.num_ratings not in (None, len(interactions)):
         notes.append(
             f"{ratings_name} holds {len(interactions)} ratings, "
-            f"the published file {NUM_RATINGS}"
+            f"the published file {layout.num_ratings}"
         )
-    listed = (
-        _checked_lines(movies_name, movies, _MOVIE, _MOVIE_FIELDS)
-        .str.extract_groups(_MOVIE)
-        .struct.unnest()
+    prompts = layout.read_movies(movies_name, movies, name)
+    return Raw(name, interactions, prompts, tuple(notes))
+
+
+def load_movielens_1m(data_dir: str | os.PathLike[str]) -> Dataset:
+    """Loads MovieLens-1M: `read_movielens`, numbered and in time order."""
+    raw = read_movielens("ml-1m", data_dir)
+    return build_dataset(raw.name, raw.interactions, raw.item_text, notes=raw.notes)
+
+
+def _read_ratings(layout: Layout, name: str, file: str, content: bytes) -> pl.DataFrame:
+    fields = [_ID, _ID, _STARS, r"[0-9]{1,18}"]
+    pattern = f"^{layout.separator.join(fields)}$"
+    words = layout.separator.join(["UserID", "MovieID", "Rating", "Timestamp"])
+    lines = split_lines(name, file, content, "latin-1")
+    if layout.ratings.endswith(".csv"):
+        lines = without_header(name, file, lines, "userId,movieId,rating,timestamp")
+    check_lines(name, file, lines, pattern, words.replace("\t", " "))
+    # Every row has the layout, so '::' can be read as ':' around an empty column.
+    wide = len(layout.separator) == 2
+    columns = [0, 2, 4, 6] if wide else [0, 1, 2, 3]
+    types: dict[str, Any] = {f"{c}": pl.Int64 for c in range(7 if wide else 4)}
+    types[f"{columns[2]}"] = pl.Float64
+    frame = pl.read_csv(
+        content,
+        separator=layout.separator[0],
+        has_header=False,
+        skip_rows=int(layout.ratings.endswith(".csv")),
+        columns=columns,
+        schema=types,
     )
-    genres = pl.col("3").str.strip_chars().str.replace_all("|", ", ", literal=True)
-    prompts = listed.select(
-        item=pl.col("1").cast(pl.Int64),
-        text=pl.format("Title: {}.", pl.col("2").str.strip_chars())
-        + pl.when(genres == "")
+    frame.columns = ["user", "item", "rating", "time"]
+    return frame
+
+
+def _movies_dat(encoding: str) -> Callable[[str, bytes, str], pl.DataFrame]:
+    def read(file: str, content: bytes, name: str) -> pl.DataFrame:
+        pattern = rf"^({_ID})::(.*[^\s:].*)::([^:]*)$"
+        lines = split_lines(name, file, content, encoding)
+        check_lines(name, file, lines, pattern, "MovieID::Title::Genres")
+        parts = lines.str.extract_groups(pattern).struct.unnest()
+        return _prompts(parts["1"], parts["2"], parts["3"])
+
+    return read
+
+
+def _movies_csv(file: str, content: bytes, name: str) -> pl.DataFrame:
+    try:
+        frame = pl.read_csv(io.BytesIO(content), infer_schema=False)
+    except pl.exceptions.NoDataError:
+        raise InputError(f"{file}: the file is empty: {again(name)}") from None
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{file}: no table of movies ({reason}): repair it, or {again(name)}"
+        ) from error
+    if frame.columns != ["movieId", "title", "genres"] or frame.is_empty():
+        raise InputError(
+            f"{file}: has columns {', '.join(frame.columns)} and {len(frame)} rows, "
+            f"not movieId, title and genres: {again(name)}"
+        )
+    ids = frame["movieId"].cast(pl.Int64, strict=False)
+    if ids.null_count() or frame["title"].null_count():
+        row = (ids.is_null() | frame["title"].is_null()).arg_max() or 0
+        raise InputError(
+            f"{file}: row {row + 1} is {frame.row(row)}, not movieId, title and "
+            f"genres: repair it, or {again(name)}"
+        )
+    return _prompts(ids, frame["title"], frame["genres"].fill_null(""))
+
+
+def _movies_100k(file: str, content: bytes, name: str) -> pl.DataFrame:
+    pattern = rf"^({_ID})\|([^|]*[^|\s][^|]*)\|[^|]*\|[^|]*\|[^|]*((?:\|[01]){{19}})$"
+    lines = split_lines(name, file, content, "latin-1")
+    check_lines(name, file, lines, pattern, "MovieID|Title|...|19 genre flags")
+    parts = lines.str.extract_groups(pattern).struct.unnest()
+    genres = [
+        "|".join(
+            genre
+            for genre, flag in zip(_GENRES_100K, flags.split("|")[1:], strict=True)
+            if flag == "1" and genre != "unknown"
+        )
+        for flags in parts["3"]
+    ]
+    return _prompts(parts["1"], parts["2"], pl.Series(genres, dtype=pl.String))
+
+
+def _prompts(ids: pl.Series, titles: pl.Series, genres: pl.Series) -> pl.DataFrame:
+    listed = pl.DataFrame({"item": ids, "title": titles, "genres": genres})
+    title = pl.col("title").str.strip_chars()
+    listing = (
+        pl.col("genres")
+        .str.strip_chars()
+        .replace(_NO_GENRES, "")
+        .str.replace_all("|", ", ", literal=True)
+    )
+    return listed.select(
+        item=pl.col("item").cast(pl.Int64),
+        text=pl.format("Title: {}.", title)
+        + pl.when(listing == "")
         .then(pl.lit(""))
-        .otherwise(pl.format(" Genres: {}.", genres)),
-    )
-    return build_dataset("ml-1m", interactions, prompts, notes=notes)
-
-
-def _read_files(path: Path) -> tuple[str, bytes, str, bytes]:
-    """Name and content of the ratings and movies files, wherever they lie."""
-    try:
-        for folder in (path / "ml-1m", path):
-            # The first folder with either file is meant: the other is then missing.
-            if any((folder / name).is_file() for name in ("ratings.dat", "movies.dat")):
-                return (
-                    *_read_member(folder, "ratings.dat"),
-                    *_read_member(folder, "movies.dat"),
-                )
-        archive = path if path.is_file() else path / "ml-1m.zip"
-        if archive.is_file():
-            return _read_archive(archive)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"{error.filename or path}: cannot be read ({reason}): "
-            "check the file and its permissions"
-        ) from error
-    problem = "holds neither" if path.is_dir() else "no such file or folder, expected"
-    raise InputError(
-        f"{path}: {problem} ml-1m.zip, ml-1m/ratings.dat or ratings.dat: "
-        f"download ml-1m.zip from {URL} and point data_dir at its folder"
+        .otherwise(pl.format(" Genres: {}.", listing)),
     )
 
 
-def _read_member(folder: Path, name: str) -> tuple[str, bytes]:
-    """Path and content of one unpacked file."""
-    if not (folder / name).is_file():
-        raise InputError(
-            f"{folder / name}: no such file: unpack ml-1m.zip whole ({URL})"
-        )
-    return str(folder / name), (folder / name).read_bytes()
+LAYOUTS: dict[str, Layout] = {
+    "ml-100k": Layout(
+        "ml-100k", "u.data", "u.item", "\t", _movies_100k, 100_000,
+        "0e33842e24a9c977be4e0107933c0723",
+    ),
+    "ml-1m": Layout(
+        "ml-1m", "ratings.dat", "movies.dat", "::", _movies_dat("latin-1"), 1_000_209,
+        "c4d9eecfca2ab87c1945afe126590906",
+    ),
+    "ml-10m": Layout(
+        "ml-10M100K", "ratings.dat", "movies.dat", "::", _movies_dat("utf-8"),
+        10_000_054, "ce571fd55effeba0271552578f2648bd",
+    ),
+    "ml-20m": Layout(
+        "ml-20m", "ratings.csv", "movies.csv", ",", _movies_csv, 20_000_263,
+        "cd245b17a1ae2cc31bb14903e1204af3",
+    ),
+    "ml-25m": Layout(
+        "ml-25m", "ratings.csv", "movies.csv", ",", _movies_csv, 25_000_095,
+        "6b51fb2759a8657d3bfcbfc42b592ada",
+    ),
+    "ml-32m": Layout(
+        "ml-32m", "ratings.csv", "movies.csv", ",", _movies_csv, 32_000_204, None,
+    ),
+    "ml-latest-small": Layout(
+        "ml-latest-small", "ratings.csv", "movies.csv", ",", _movies_csv, None, None,
+    ),
+}  # fmt: skip
+"""The data sets by name."""
 
 
-def _read_archive(archive: Path) -> tuple[str, bytes, str, bytes]:
-    """Name and content of the two members of the archive; zip checksums are checked."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = set(opened.namelist())
-            found = []
-            for name in ("ratings.dat", "movies.dat"):
-                member = f"ml-1m/{name}" if f"ml-1m/{name}" in members else name
-                if member not in members:
-                    raise InputError(
-                        f"{archive}: has no member ml-1m/{name}: "
-                        f"download ml-1m.zip again from {URL}"
-                    )
-                found.append((f"{archive}:{member}", opened.read(member)))
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # a compression method that Python does not know
-        RuntimeError,  # an encrypted member
-    ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{archive}: truncated, damaged or not a zip file ({reason}): "
-            f"download ml-1m.zip again from {URL}"
-        ) from error
-    return *found[0], *found[1]
+def movielens_sources(name: str, data_dir: str | os.PathLike[str]) -> list[Path]:
+    """Returns the files that a data set is read from: two, or the archive.
 
-
-def _checked_lines(name: str, content: bytes, pattern: str, fields: str) -> pl.Series:
-    """The file's lines; raises InputError unless every one matches the pattern."""
-    # Polars' CSV reader takes one-byte separators only and fills short rows with
-    # nulls, so whole lines are checked against the layout before they are taken apart.
-    lines = pl.Series(content.decode("latin-1").split("\n"), dtype=pl.String)
-    lines = lines.str.strip_suffix("\r")
-    if lines[-1] == "":
-        lines = lines[:-1]
-    if lines.is_empty():
-        raise InputError(
-            f"{name}: the file is empty: download ml-1m.zip again from {URL}"
-        )
-    good = lines.str.contains(pattern)
-    if not good.all():
-        row = good.arg_min() or 0
-        shown = lines[row] if len(lines[row]) <= 80 else lines[row][:80] + "..."
-        raise InputError(
-            f"{name}: row {row + 1} is {shown!r}, not {fields}: "
-            f"repair it, or download ml-1m.zip again from {URL}"
-        )
-    return lines
+    Raises:
+      InputError: if there are none, with where to get them.
+    """
+    layout = LAYOUTS[name]
+    files = (layout.ratings, layout.movies)
+    return find_files(name, layout.folder, files, Path(data_dir))

@@ -32,7 +32,14 @@ class Negatives(NamedTuple):
 
 
 def draw_negatives(
-    key: Key, positives: Array, count: Array, *, num_items: int, num_negatives: int = 1
+    key: Key,
+    positives: Array,
+    count: Array,
+    *,
+    num_items: int,
+    num_negatives: int = 1,
+    excluded: Array | None = None,
+    num_slots: int = 0,
 ) -> Negatives:
     """Draws negatives uniformly from the catalogue outside a client's training items.
 
@@ -44,6 +51,9 @@ def draw_negatives(
       count: int32[], how many of them are real; at least one item must be unseen.
       num_items: I.
       num_negatives: M, negatives a positive.
+      excluded: int32[X], what is drawn outside of, in place of the positives;
+        ascending, `num_items` on padding.
+      num_slots: draw from the first so many items, 0 for all.
 
     Returns:
       The distinct items and each pair's slot among them.
@@ -60,7 +70,11 @@ def draw_negatives(
     """
     width = positives.shape[0] * num_negatives
     num_pairs = jnp.maximum(count * num_negatives, 1)
-    num_unseen = jnp.maximum(num_items - count, 1)
+    pool, seen, num_seen = num_slots or num_items, positives, count
+    if excluded is not None or num_slots:
+        seen = positives if excluded is None else excluded
+        num_seen = jnp.sum(seen < pool, dtype=jnp.int32)
+    num_unseen = jnp.maximum(pool - num_seen, 1)
 
     # Truncating `lax.div` and `lax.rem`: the floors of `//` and `%` cost compile time.
     pair = jnp.arange(width, dtype=jnp.int32)
@@ -77,8 +91,8 @@ def draw_negatives(
     rank = drawn + offset
     rank = jnp.where(rank >= num_unseen, rank - num_unseen, rank)
 
-    index = jnp.arange(positives.shape[0], dtype=jnp.int32)
-    gaps = jnp.where(index < count, positives - index, num_items)
+    index = jnp.arange(seen.shape[0], dtype=jnp.int32)
+    gaps = jnp.where(index < num_seen, seen - index, num_items)
     past = jnp.searchsorted(gaps, rank, side="right", method="scan")
     used = pair < jnp.minimum(num_pairs, num_unseen)
     item_ids = jnp.where(used, rank + past.astype(jnp.int32), num_items)

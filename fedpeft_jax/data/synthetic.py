@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from fedpeft_jax.data.dataset import Dataset, build_dataset
+from fedpeft_jax.data.raw import Raw
 from fedpeft_jax.errors import InputError
 
 _GENRES = (
@@ -134,6 +135,14 @@ def load_synthetic(
       >>> data.num_users, data.num_items, int(np.diff(data.offsets).min())
       (50, 30, 5)
     """
+    raw = synthetic_interactions(seed, num_users, num_items)
+    return build_dataset(raw.name, raw.interactions, raw.item_text)
+
+
+def synthetic_interactions(
+    seed: int = 0, num_users: int = 1000, num_items: int = 600
+) -> Raw:
+    """Returns what `load_synthetic` of the same arguments numbers and orders."""
     _at_least("users", num_users, 1)
     _at_least("items", num_items, 2 * _MIN_LENGTH)
     planted = plant_synthetic(seed, num_users, num_items)
@@ -167,7 +176,7 @@ def load_synthetic(
             "time": rng.permutation(len(user)),
         }
     )
-    return build_dataset("synthetic", interactions, dict(enumerate(planted.prompts)))
+    return Raw("synthetic", interactions, dict(enumerate(planted.prompts)))
 
 
 def generate_long_tailed(

@@ -11,7 +11,9 @@ from fedpeft_jax.features.text import TextFeatures
 
 
 def load_text_embeddings(
-    path: str | os.PathLike[str], item_ids: np.ndarray
+    path: str | os.PathLike[str],
+    item_ids: np.ndarray,
+    optional: np.ndarray | None = None,
 ) -> TextFeatures:
     """Reads an .npz file of item embeddings, in the order of the catalogue.
 
@@ -19,9 +21,11 @@ def load_text_embeddings(
       path: an .npz file with ``item_id`` [n] (strings or integers) and ``embedding``
         [n, F] (floating point). Items outside the catalogue are left out.
       item_ids: [I], the catalogue's original ids; ids are compared as strings.
+      optional: bool[I], items that the file may lack, None for no item: they get the
+        mean of the others.
 
     Returns:
-      A ``TextFeatures`` with the embeddings as they are, in float32, none missing.
+      A ``TextFeatures`` with the embeddings as they are, in float32.
 
     Raises:
       InputError: if the file is absent, damaged or of another layout, repeats an id,
@@ -74,15 +78,19 @@ def load_text_embeddings(
             f"{name} repeats item ids ({_some(repeated)}): keep one row an item"
         )
     wanted = _as_strings(item_ids)
-    lacking = [item for item in wanted if item not in rows]
-    if lacking:
+    absent_items = np.array([item not in rows for item in wanted], bool)
+    may_lack = np.zeros(len(wanted), bool) if optional is None else optional
+    lacking = [wanted[place] for place in np.flatnonzero(absent_items & ~may_lack)]
+    if lacking or absent_items.all():
         raise InputError(
             f"{name} lacks {len(lacking)} of {len(wanted)} items ({_some(lacking)}): "
             "encode them too, and check that the ids are the data set's own"
         )
     # A float64 beyond float32's range becomes infinite, which the next check reports.
     with np.errstate(over="ignore"):
-        encodings = embedding[[rows[item] for item in wanted]].astype(np.float32)
+        found = [rows.get(item, -1) for item in wanted]
+        encodings = embedding[found].astype(np.float32)
+    encodings[absent_items] = encodings[~absent_items].mean(axis=0)
     finite = np.isfinite(encodings).all(axis=1)
     if not finite.all():
         broken = [wanted[row] for row in np.flatnonzero(~finite)]
@@ -90,7 +98,7 @@ def load_text_embeddings(
             f"{name} has NaN or infinite values for {len(broken)} items "
             f"({_some(broken)}): encode these again"
         )
-    return TextFeatures(encodings, np.zeros(len(wanted), bool), os.fspath(path))
+    return TextFeatures(encodings, absent_items, os.fspath(path))
 
 
 def _as_strings(ids: np.ndarray) -> list[str]:

@@ -37,6 +37,8 @@ class LocalTraining(NamedTuple):
       local_epochs: passes over the client's pairs.
       local_batch_size: pairs in a local step; 0 means all of them at once.
       proximal: the weight of FedProx's proximal term; 0 leaves it out.
+      num_slots: negatives are drawn from the first so many items; 0 for all.
+      fixed_negatives: whether a client draws them once, and not in every round.
     """
 
     model: Backbone
@@ -47,6 +49,8 @@ class LocalTraining(NamedTuple):
     local_epochs: int = 2
     local_batch_size: int = 0
     proximal: float = 0.0
+    num_slots: int = 0
+    fixed_negatives: bool = False
 
 
 class Batch(NamedTuple):
@@ -162,7 +166,12 @@ def _loss(
 
     if batch is None:
         # Every gathered row is scored once, however many pairs it is part of.
-        pairs = pair_scores(score(None), data, num_items=training.num_items)
+        pairs = pair_scores(
+            score(None),
+            data,
+            num_items=training.num_items,
+            num_slots=training.num_slots,
+        )
         return training.loss(*pairs, data.mask)
     positives, negatives = data.positives[batch.pairs], data.negatives[batch.pairs]
     scores = score(jnp.concatenate([positives[:, None], negatives], axis=1))

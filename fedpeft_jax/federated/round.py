@@ -25,6 +25,9 @@ class ServerPurpose(enum.IntEnum):
     AGGREGATE = 0x7FFFFFFF
 
 
+_NO_ROUND = 0x7FFFFFFF  # in place of the round, for what is drawn once
+
+
 class RoundState(NamedTuple):
     """Everything that a round changes, as one pytree.
 
@@ -119,18 +122,23 @@ def _round(
 ) -> tuple[RoundState, Array, Array]:
     params = {SHARED: state.shared, ROWS: state.rows}
     round_key = jax.random.fold_in(state.key, state.round)
+    draw_key = round_key
+    if training.fixed_negatives:
+        draw_key = jax.random.fold_in(state.key, _NO_ROUND)
     cohort_size = client_ids.shape[0]
 
     def train(client_id: Array, capacity: int) -> tuple[ClientUpdate, PyTree, Array]:
         """One client, from the server's parameters to its update."""
         key = jax.random.fold_in(round_key, client_id)
+        draws = jax.random.fold_in(draw_key, client_id)
         data = make_client_data(
-            jax.random.fold_in(key, Purpose.NEGATIVES),
+            jax.random.fold_in(draws, Purpose.NEGATIVES),
             read_history(
                 store, client_id, capacity=capacity, num_items=training.num_items
             ),
             num_items=training.num_items,
             num_negatives=training.num_negatives,
+            num_slots=training.num_slots,
         )
         sent = {SHARED: state.shared, ROWS: gather_rows(state.rows, data.item_ids)}
         own = gather_rows(state.private, client_id)

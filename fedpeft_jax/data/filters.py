@@ -1,0 +1,90 @@
+"""Which interactions count: a least rating, a least activity, a k-core.
+
+Every filter says what it dropped. A k-core is what is left when users and items with
+fewer than k partners are taken away until there are none (Seidman, Network structure
+and minimum degree, Social Networks 1983).
+"""
+
+import numpy as np
+import polars as pl
+
+from fedpeft_jax.data.raw import Raw
+from fedpeft_jax.data.settings import DataSettings
+from fedpeft_jax.errors import InputError
+
+
+def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
+    """Returns what is left of a data set, with a note for every filter.
+
+    The ratings first, then users with few distinct items, then the k-core.
+
+    Raises:
+      InputError: for a filter that the data cannot be filtered by, or that leaves
+        nothing.
+
+    Example:
+      >>> frame = pl.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5],
+      ...                       "rating": [5.0, 2.0, 4.0]})
+      >>> raw = apply_filters(Raw("toy", frame), DataSettings(min_rating=3))
+      >>> len(raw.interactions), raw.notes
+      (2, ('min_rating=3 dropped 1 of 3 interactions',))
+    """
+    steps = []
+    if settings.min_rating is not None:
+        text = f"min_rating={settings.min_rating:g}"
+        steps.append((text, lambda f: _rated(raw.name, f, settings.min_rating)))
+    if settings.min_interactions > 1:
+        least = settings.min_interactions
+        steps.append((f"min_interactions={least}", lambda f: _active(f, "user", least)))
+    if settings.k_core > 1:
+        steps.append((f"k_core={settings.k_core}", lambda f: _core(f, settings.k_core)))
+    frame, notes = raw.interactions, list(raw.notes)
+    for text, step in steps:
+        kept = step(frame)
+        if kept.is_empty():
+            raise InputError(
+                f"{raw.name}: {text} leaves nothing of {len(frame)} interactions: "
+                "set it lower"
+            )
+        if dropped := len(frame) - len(kept):
+            notes.append(f"{text} dropped {dropped} of {len(frame)} interactions")
+        frame = kept
+    return raw._replace(interactions=frame, notes=tuple(notes))
+
+
+def _rated(name: str, frame: pl.DataFrame, least: float | None) -> pl.DataFrame:
+    if "rating" not in frame.columns:
+        raise InputError(
+            f"{name}: min_rating={least} and there are no ratings: leave it out, or "
+            "set --rating_column"
+        )
+    if missing := frame["rating"].null_count():
+        raise InputError(
+            f"{name}: min_rating={least} and {missing} of {len(frame)} interactions "
+            "have no rating: leave it out, or complete them"
+        )
+    return frame.filter(pl.col("rating") >= least)
+
+
+def _active(frame: pl.DataFrame, who: str, least: int) -> pl.DataFrame:
+    what = "item" if who == "user" else "user"
+    return frame.filter(pl.col(what).n_unique().over(who) >= least)
+
+
+def _core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
+    users, items = (
+        frame[c].cast(pl.String).cast(pl.Categorical).to_physical().to_numpy()
+        for c in ("user", "item")
+    )
+    pairs = np.unique(users.astype(np.int64) * (int(items.max()) + 1) + items)
+    user, item = np.divmod(pairs, int(items.max()) + 1)
+    keep = np.ones(len(pairs), bool)
+    while True:
+        few = np.zeros(len(pairs), bool)
+        for ids in (user, item):
+            few |= np.bincount(ids[keep], minlength=ids.max() + 1)[ids] < k
+        if not (keep & few).any():
+            break
+        keep &= ~few
+    users_left = np.isin(users, user[keep])
+    return frame.filter(users_left & np.isin(items, item[keep]))

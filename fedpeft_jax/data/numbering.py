@@ -1,0 +1,116 @@
+"""Contiguous ids, the catalogue they number, and the text of each of its items."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fedpeft_jax.errors import InputError
+
+
+def number_ids(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Original ids in contiguous order [n], and int64 contiguous ids of the rows.
+
+    Example:
+      >>> ids, codes = number_ids(pl.Series(["10", "9", "10"]))
+      >>> ids.tolist(), codes.to_list()
+      ([9, 10], [1, 0, 1])
+    """
+    if column.dtype.is_integer():
+        ids, codes = np.unique(column.to_numpy(), return_inverse=True)
+        return ids.astype(np.int64), pl.Series(codes.astype(np.int64))
+    distinct = column.unique()
+    numbers = distinct.cast(pl.Int64, strict=False)
+    # Only canonical spellings count as integers: '007' and '7' are two items.
+    if (numbers.cast(pl.String) == distinct).fill_null(False).all():
+        order = numbers.arg_sort()
+        ids = numbers.gather(order).to_numpy()
+    else:
+        order = distinct.arg_sort()
+        ids = np.array(distinct.gather(order).to_list(), dtype=np.str_)
+    categories = pl.Enum(distinct.gather(order))
+    return ids, column.cast(categories).to_physical().cast(pl.Int64)
+
+
+def number_items(
+    name: str, items: pl.Series, listed: pl.DataFrame | None, catalogue: str
+) -> tuple[np.ndarray, pl.Series]:
+    """Original item ids of a catalogue, and the contiguous ids of the interactions.
+
+    Args:
+      name: of the data set, for errors.
+      items: original ids, one an interaction.
+      listed: what `list_texts` returns, None without text.
+      catalogue: see `build_dataset`.
+
+    Raises:
+      InputError: for slots of ids that are no integers from 1.
+    """
+    if catalogue == "interacted" or (catalogue == "listed" and listed is None):
+        return number_ids(items)
+    every = items.cast(pl.String)
+    if listed is not None:
+        every = every.append(listed["item"])
+    ids, codes = number_ids(every)
+    if catalogue == "slots":
+        if ids.dtype.kind != "i" or ids.min() < 1:
+            raise InputError(
+                f"{name}: catalogue=slots needs item ids that are integers from 1: set "
+                "--catalogue=listed"
+            )
+        codes = pl.Series(ids[codes.to_numpy()] - 1)
+        ids = np.arange(1, ids.max() + 1)
+    return ids, codes.head(len(items))
+
+
+def list_texts(
+    name: str, item_text: Mapping[Any, str | None] | pl.DataFrame | None
+) -> pl.DataFrame | None:
+    """Returns columns `item` and `text`, strings, of all listed items."""
+    if item_text is None:
+        return None
+    if isinstance(item_text, pl.DataFrame):
+        if missing := {"item", "text"} - set(item_text.columns):
+            raise InputError(
+                f"{name}: the item text has no column {min(missing)!r} "
+                f"(found: {', '.join(item_text.columns)}): give it that name"
+            )
+        listed = item_text.select(
+            pl.col("item").cast(pl.String), pl.col("text").cast(pl.String)
+        )
+    else:
+        listed = pl.DataFrame(
+            {"item": [str(i) for i in item_text], "text": list(item_text.values())},
+            schema={"item": pl.String, "text": pl.String},
+        )
+    listed = listed.filter(pl.col("item").is_not_null())
+    return listed.with_columns(pl.col("text").fill_null("").str.strip_chars())
+
+
+def align_texts(
+    listed: pl.DataFrame | None, item_ids: np.ndarray, items: pl.Series
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Returns prompts in the order of the catalogue, and what did not match."""
+    notes = []
+    if unused := len(item_ids) - items.n_unique():
+        notes.append(f"{unused} items of the catalogue have no interaction")
+    if listed is None:
+        return None, notes
+    # An item listed twice keeps its first text that says something.
+    filled = listed.filter(pl.col("text") != "")
+    texts = filled.unique("item", keep="first", maintain_order=True)
+    catalogue = pl.DataFrame({"item": [str(i) for i in item_ids.tolist()]})
+    prompts = catalogue.join(texts, on="item", how="left", maintain_order="left")
+    if repeated := len(filled) - len(texts):
+        notes.append(f"{repeated} item texts are repeated (kept the first)")
+    distinct = listed.unique("item")
+    if unseen := len(distinct.join(catalogue, on="item", how="anti")):
+        notes.append(
+            f"left out {unseen} of {len(distinct)} listed items (no interaction)"
+        )
+    if empty := prompts["text"].null_count():
+        notes.append(f"{empty} of {len(item_ids)} items have no text")
+    if empty == len(item_ids):
+        return None, notes
+    return tuple(prompts["text"].fill_null("").to_list()), notes

@@ -1,0 +1,180 @@
+"""Keeps prepared data sets on disk, by the content of their sources and the settings.
+
+A folder of the cache is named by a hash of its manifest (every source's SHA-256, every
+setting that matters to reading), so that what changed is another folder. It is written
+aside and renamed, so that it is there whole or not at all, however many runs try.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fedpeft_jax.data.dataset import Dataset
+from fedpeft_jax.data.settings import DataSettings
+
+# Raised whenever the same files and settings would give another data set than before.
+SCHEME_VERSION = 1
+
+# Settings that decide what is read; the others decide how it is split and evaluated.
+_READING = (
+    *("dataset", "category", "user_column", "item_column", "time_column"),
+    *("rating_column", "text_columns", "min_rating", "min_interactions", "k_core"),
+    "catalogue",
+)
+
+_log = logging.getLogger(__name__)
+
+
+def cached(
+    settings: DataSettings,
+    sources: Sequence[Path],
+    prepare: Callable[[], Dataset],
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Returns a data set from the cache, or prepares it and keeps it there.
+
+    A cache that cannot be read or written is a warning in the log, no error.
+
+    Args:
+      settings: of the data.
+      sources: the files that `prepare` reads, in order.
+      prepare: makes the data set.
+      cache_dir: the folder; None for fedpeft_jax/datasets in the user's cache folder.
+
+    Example:
+      >>> from fedpeft_jax.data.synthetic import load_synthetic
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     source = Path(folder) / "source"
+      ...     _ = source.write_text("as it is")
+      ...     make = lambda: load_synthetic(num_users=9, num_items=10)
+      ...     first = cached(DataSettings(), [source], make, folder)
+      ...     again = cached(DataSettings(), [source], lambda: 1 / 0, folder)
+      >>> bool((first.items == again.items).all()), first.item_text == again.item_text
+      (True, True)
+    """
+    manifest = {
+        "scheme": SCHEME_VERSION,
+        "settings": {name: getattr(settings, name) for name in _READING},
+        "parts": settings.split == "given",
+        "sources": [[path.name, _sha256(path)] for path in sources],
+    }
+    folder = _folder(manifest, cache_dir)
+    if folder is None:
+        return prepare()
+    dataset = _read(folder, manifest)
+    if dataset is None:
+        dataset = prepare()
+        _write(folder, manifest, dataset)
+    return dataset
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder(
+    manifest: dict[str, Any], cache_dir: str | os.PathLike[str] | None
+) -> Path | None:
+    if cache_dir is None:
+        xdg = os.environ.get("XDG_CACHE_HOME", "")
+        try:
+            # The XDG specification has relative paths ignored.
+            base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+        except RuntimeError as error:
+            _log.warning("prepared data are not cached: %s", error)
+            return None
+        cache_dir = base / "fedpeft_jax" / "datasets"
+    content = json.dumps(manifest, sort_keys=True)
+    return Path(cache_dir) / hashlib.sha256(content.encode()).hexdigest()
+
+
+def _read(folder: Path, manifest: dict[str, Any]) -> Dataset | None:
+    if not folder.is_dir():
+        return None
+    try:
+        held = json.loads((folder / "manifest.json").read_text())
+        if held["manifest"] != json.loads(json.dumps(manifest)):
+            raise ValueError("another manifest")
+        users = pl.read_parquet(folder / "users.parquet")
+        items = pl.read_parquet(folder / "items.parquet")
+        rows = pl.read_parquet(folder / "interactions.parquet")
+        sizes = [len(users), len(items), len(rows)]
+        if sizes != held["sizes"] or users["count"].sum() != len(rows):
+            raise ValueError("other sizes")
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        _log.warning("cache folder %s is damaged, preparing again: %s", folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    def column(name: str) -> np.ndarray | None:
+        return rows[name].to_numpy(writable=True) if name in rows.columns else None
+
+    text = tuple(items["text"].to_list()) if "text" in items.columns else None
+    counts = users["count"].to_numpy()
+    return Dataset(
+        name=held["name"],
+        user_ids=_ids(users),
+        item_ids=_ids(items),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=rows["item"].to_numpy(writable=True),
+        item_text=text,
+        notes=tuple(held["notes"]),
+        places=column("place"),
+        times=column("time"),
+        parts=column("part"),
+    )
+
+
+def _write(folder: Path, manifest: dict[str, Any], dataset: Dataset) -> None:
+    rows = {"item": dataset.items}
+    for name, values in (
+        ("place", dataset.places), ("time", dataset.times), ("part", dataset.parts),
+    ):  # fmt: skip
+        if values is not None:
+            rows[name] = values
+    items: dict[str, Any] = {"id": dataset.item_ids}
+    if dataset.item_text is not None:
+        items["text"] = list(dataset.item_text)
+    users = {"id": dataset.user_ids, "count": np.diff(dataset.offsets)}
+    tables = {"users": users, "items": items, "interactions": rows}
+    facts = {
+        "manifest": manifest,
+        "name": dataset.name,
+        "notes": dataset.notes,
+        "sizes": [dataset.num_users, dataset.num_items, len(dataset.items)],
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".tmp"))
+        try:
+            for name, table in tables.items():
+                # As lists, NumPy's strings of fixed width are not.
+                columns = {k: list(v) if k == "id" else v for k, v in table.items()}
+                frame = pl.DataFrame(columns)
+                frame.write_parquet(aside / f"{name}.parquet", compression="lz4")
+            (aside / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
+            aside.rename(folder)
+        except BaseException as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            # Another run was quicker: its folder says the same.
+            if not (isinstance(error, OSError) and folder.is_dir()):
+                raise
+    except (OSError, pl.exceptions.PolarsError) as error:
+        _log.warning("prepared data are not cached in %s: %s", folder.parent, error)
+
+
+def _ids(table: pl.DataFrame) -> np.ndarray:
+    ids = table["id"]
+    if ids.dtype == pl.String:
+        return np.array(ids.to_list(), dtype=np.str_)
+    return ids.to_numpy(writable=True)
