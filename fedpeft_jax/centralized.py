@@ -13,7 +13,7 @@ import optax
 from fedpeft_jax.data.splits import Split
 from fedpeft_jax.typing import Array, Key, PyTree
 
-_BATCH = 8192
+_MOST_PAIRS, _STEPS = 8192, 100  # a step, an epoch at least
 _OPTIMIZER = optax.adam(5e-3)
 _INIT_SCALE = 0.1
 _DECAY = 1e-4  # of the squared entries of the vectors that a pair touches
@@ -81,7 +81,7 @@ def _epoch(
     params: PyTree, state: PyTree, key: Key, users: Array, items: Array
 ) -> tuple[PyTree, PyTree]:
     order_key, negatives_key = jax.random.split(key)
-    size = min(_BATCH, users.shape[0])
+    size = min(_MOST_PAIRS, max(users.shape[0] // _STEPS, 1))
     steps = users.shape[0] // size
     order = jax.random.permutation(order_key, users.shape[0])[: steps * size]
     num_items = params["items"].shape[0]

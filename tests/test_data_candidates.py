@@ -128,3 +128,61 @@ def test_memory_does_not_grow_with_users_times_items():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6  # users x items would be 1e9, even in single bits over 1e8
+
+
+# By popularity, and from some items only
+
+
+@settings(deadline=None, max_examples=100)
+@given(made_datasets(), st.integers(1, 12), st.integers(0, 5))
+def test_popular_candidates_are_unseen_distinct_and_as_many_as_there_are(
+    made, num, seed
+):
+    lists, num_items = made
+    data = dataset(lists, num_items)
+    split = leave_one_out(data)
+    popular = set(np.unique(split.train).tolist())
+    rows = sample_candidates(data, split, num, seed, kind="popularity")
+    assert rows.shape == (len(split.evaluated), num) and rows.dtype == np.int32
+    for client, row in zip(split.evaluated, rows.tolist(), strict=True):
+        possible = popular - set(lists[client])
+        drawn = [item for item in row if item != -1]
+        assert row == sorted(drawn) + [-1] * (num - len(drawn))
+        assert len(set(drawn)) == len(drawn) == min(num, len(possible))
+        assert set(drawn) <= possible
+
+
+@pytest.mark.parametrize("draws", [0, 8])
+def test_popular_candidates_go_by_their_counts(monkeypatch, draws):
+    """One draw of two has a closed form; the fallback draws the same way."""
+    monkeypatch.setattr(candidates_module, "_MOST_DRAWS", draws)
+    lists = [[9, 8, 7]] + [[i, 9, 8] for i in (0, 0, 0, 1, 1, 2)]
+    data = dataset(lists, 10)
+    split = leave_one_out(data)
+    odds = np.array([3, 2, 1]) / 6
+    first = odds[:, None] * odds[None, :] / (1 - odds[:, None])
+    np.fill_diagonal(first, 0)
+    expected = first.sum(axis=0) + first.sum(axis=1)
+    found = np.zeros(3)
+    for seed in range(1500):
+        row = sample_candidates(data, split, 2, seed, kind="popularity")[0]
+        found[row] += 1
+    assert stats.chisquare(found, 1500 * expected).pvalue > 1e-3
+
+
+@settings(deadline=None, max_examples=60)
+@given(made_datasets(), st.integers(1, 12), st.sampled_from(["uniform", "popularity"]))
+def test_candidates_from_the_first_slots(made, slots, kind):
+    lists, num_items = made
+    data = dataset(lists, num_items)
+    split = leave_one_out(data)
+    if slots > num_items:
+        with pytest.raises(InputError, match="more than the catalogue"):
+            sample_candidates(data, split, 5, slots=slots, kind=kind)
+        return
+    rows = sample_candidates(data, split, 5, slots=slots, kind=kind)
+    for client, row in zip(split.evaluated, rows.tolist(), strict=True):
+        drawn = {item for item in row if item != -1}
+        assert drawn <= set(range(slots)) - set(lists[client])
+        if kind == "uniform":
+            assert len(drawn) == min(5, len(set(range(slots)) - set(lists[client])))

@@ -124,14 +124,17 @@ def test_mapping_by_integers_and_no_text_at_all():
 @pytest.mark.parametrize(
     ("interactions", "message"),
     [
-        (frame(ROWS).drop("time"), "no column 'time'.*found: user, item"),
+        (frame(ROWS).drop("item"), "no column 'item'.*found: user, time"),
         (frame(ROWS).clear(), "no interactions"),
         (frame([*ROWS[:2], (None, 1, 2)]), "no user id.*interaction 3"),
         (frame([("u", "a", 1), ("u", "", 2)]), "no item id.*interaction 2"),
         (frame([("u", "a", 1.0), ("u", "b", float("nan"))]), "no time.*interaction 2"),
         (frame([("u", "a", None), ("u", "b", 1)]), "no time.*interaction 1"),
-        (frame([("u", "a", "monday")]), "no time order"),
-        (frame([("u", 1.5, 1)]), "item ids are Float64"),
+        (frame([("u", "a", "monday")]), "no number.*interaction 1: 'monday'"),
+        (frame([("u", "a", [1])]), "no time order"),
+        (frame([("u", "a", 3), ("u", "b", -3)]), "negative.*interaction 2: -3"),
+        (frame([("u", 1.5, 1)]), "no whole number as item id"),
+        (frame([("u", [1], 1)]), "item ids are List"),
         (frame([(1, 1, 1), (1, 2, 2), (2, 1, 1), (1, 2, 3)]), "none of the 2 users"),
     ],
 )

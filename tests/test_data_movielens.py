@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedpeft_jax.data.movielens import URL, load_movielens_1m
+from fedpeft_jax.data.movielens import load_movielens_1m
+from fedpeft_jax.data.movielens_files import page
 from fedpeft_jax.data.splits import leave_one_out
 from fedpeft_jax.errors import InputError
 
+URL = page("ml-1m")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "ml-1m.zip"
 
 RATINGS = b"""\

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedpeft_jax.data import DataSettings
 from fedpeft_jax.data.dataset import Dataset, build_dataset
-from fedpeft_jax.data.splits import Split, leave_one_out, sort_within
+from fedpeft_jax.data.splits import Split, leave_one_out, make_split, sort_within
 from fedpeft_jax.data.synthetic import generate_long_tailed
 from fedpeft_jax.errors import InputError
 
@@ -131,3 +132,133 @@ def test_scale():
     split = leave_one_out(data)
     assert time.perf_counter() - start < 2  # 0.06 s; a loop over users takes far longer
     assert split.counts.sum() == len(data.items) - 200_000
+
+
+# Other orders, a moment in time, and no validation item
+
+
+LOGS = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 12), st.integers(0, 9)),
+    min_size=8,
+    max_size=80,
+)
+
+
+def built(rows, **columns):
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    # An item that nobody has keeps a user from having the whole catalogue.
+    text = {item: "text" for item in range(14)}
+    return build_dataset("log", frame.with_columns(**columns), text, catalogue="listed")
+
+
+@settings(deadline=None, max_examples=150)
+@given(LOGS, st.sampled_from(["time", "file", "random", "time_cut"]), st.integers(0, 1))
+def test_nothing_is_held_out_and_trained_and_nobody_is_lost_in_silence(
+    rows, kind, valid_items
+):
+    try:
+        data = built(rows)
+    except InputError:
+        return  # nobody has three items
+    wanted = DataSettings(split=kind, valid_items=valid_items, time_cut=0.7)
+    try:
+        kept, split = make_split(data, wanted)
+    except InputError as error:
+        assert "leaves nobody a training item" in str(error)
+        return
+    lost = data.num_users - split.num_clients
+    assert lost == len(data.user_ids) - len(kept.user_ids)
+    said = [note for note in kept.notes if "without a training item" in note]
+    assert said == ([f"left out {lost} users without a training item"] if lost else [])
+    assert len(split.test) == len(split.valid) == split.num_clients == kept.num_users
+    used = 0
+    times = {}
+    for user, item, moment in sorted(rows, key=lambda row: row[2]):
+        times.setdefault((user, item), moment)
+    for client in range(split.num_clients):
+        items = kept.items[kept.offsets[client] : kept.offsets[client + 1]].tolist()
+        train = train_of(split, client)
+        held = [i for i in (split.valid[client], split.test[client]) if i >= 0]
+        assert train == sorted(train) and set(train) | set(held) <= set(items)
+        assert not set(train) & set(held) and len(set(held)) == len(held)
+        assert len(held) in ((0, 2) if valid_items else (0, 1))
+        assert (split.valid[client] >= 0) == (bool(held) and bool(valid_items))
+        used += len(train) + len(held)
+        if kind != "time_cut":
+            assert len(train) + len(held) == len(items)
+        if kind == "time_cut" and held:
+            user = int(kept.user_ids[client])
+            when = lambda i, user=user: times[user, int(kept.item_ids[i])]  # noqa: E731
+            assert max(map(when, train)) < min(map(when, held))
+            ahead = [when(i) for i in items if i not in train]
+            assert sorted(ahead)[: len(held)] == [when(i) for i in held]
+    unused = len(kept.items) - used
+    said = [note for note in kept.notes if "neither trained on" in note]
+    assert len(said) == bool(unused) and all(str(unused) in note for note in said)
+
+
+def test_a_time_cut_is_one_moment_for_all():
+    rows = [(u, i, 10 * u + i) for u in range(5) for i in range(6)]
+    data, split = make_split(built(rows), DataSettings(split="time_cut", time_cut=0.8))
+    # 30 interactions, those of users 0 to 3 mostly before the last tenth.
+    assert data.user_ids.tolist() == [0, 1, 2, 3]
+    assert "left out 1 users without a training item" in data.notes
+    assert split.evaluated.tolist() == []
+    data, split = make_split(built(rows), DataSettings(split="time_cut", time_cut=0.5))
+    assert data.user_ids[split.evaluated].tolist() == [2]
+    [client] = split.evaluated
+    assert (split.valid[client], split.test[client]) == (3, 4)
+
+
+def test_file_order_is_the_order_of_rows():
+    rows = [("u", 3, 50), ("u", 1, 70), ("u", 2, 60), ("u", 0, 10), ("u", 3, 40)]
+    data = built(rows)
+    _, split = make_split(data, DataSettings(split="file"))
+    # Item 3 is kept with its earliest time, which is the last row.
+    assert (split.valid[0], split.test[0]) == (0, 3)
+    _, split = make_split(data, DataSettings(split="time"))
+    assert (split.valid[0], split.test[0]) == (2, 1)
+    _, split = make_split(data, DataSettings(split="file", valid_items=0))
+    assert (split.valid[0], split.test[0]) == (-1, 3)
+    assert train_of(split, 0) == [0, 1, 2]
+
+
+def test_random_order_is_of_the_data_seed():
+    rows = [(u, i, i) for u in range(40) for i in range(9)]
+    tests = [
+        make_split(built(rows), DataSettings(split="random", data_seed=seed))[1].test
+        for seed in (0, 0, 1)
+    ]
+    assert (tests[0] == tests[1]).all() and (tests[0] != tests[2]).any()
+    assert len(set(tests[0].tolist())) > 4
+
+
+@pytest.mark.parametrize("kind", ["time", "time_cut"])
+def test_without_times_there_is_no_last_item(kind):
+    frame = pl.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3]})
+    data = build_dataset("log", frame)
+    with pytest.raises(InputError, match="there are no times: set --time_column"):
+        make_split(data, DataSettings(split=kind))
+    with pytest.raises(InputError, match="the data come whole"):
+        make_split(data, DataSettings(split="given", dataset="table",
+                                      test_interactions="x"))  # fmt: skip
+    assert make_split(data, DataSettings(split="file"))[1].num_clients == 1
+
+
+def test_one_moment_for_everything_leaves_nothing_before_it():
+    rows = [(1, i, 5) for i in range(4)]
+    with pytest.raises(InputError, match="leaves nobody a training item"):
+        make_split(built(rows), DataSettings(split="time_cut"))
+
+
+def test_ids_round_trip():
+    rows = [("b", "x7", 1), ("b", "x10", 2), ("b", "é", 3), ("a", "x7", 4)]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    data = build_dataset("log", frame)
+    _, split = make_split(data, DataSettings(valid_items=0))
+    named = {
+        (data.user_ids[c], data.item_ids[i])
+        for c in range(split.num_clients)
+        for i in [*train_of(split, c), *([split.test[c]] if split.test[c] >= 0 else [])]
+    }
+    assert named == {(user, item) for user, item, _ in rows}

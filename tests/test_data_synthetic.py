@@ -165,7 +165,7 @@ def test_too_small(call, message):
 def test_registry(tmp_path):
     assert {"synthetic", "ml-1m"} <= set(DATASETS)
     assert equal(load_dataset("synthetic", data_seed=7), load_synthetic(7))
-    with pytest.raises(InputError, match=r"unknown dataset 'nope'.*synthetic.*ml-1m"):
+    with pytest.raises(InputError, match=r"'nope' is not known.*synthetic.*ml-1m"):
         load_dataset("nope")
     with pytest.raises(InputError, match=r"'ml-1m'.*--data_dir=DIR"):
         load_dataset("ml-1m")

@@ -229,7 +229,7 @@ def test_clients_without_training_items():
         ([0], -1, -1, [[3]], "no client has a test item"),
         ([0], 1, 2, [[3], [3]], "candidates must have 1 rows"),
         ([0], 1, 2, [[4]], "num_items - 1 = 3"),
-        ([0], -1, 2, [[3]], "num_items - 1 = 3"),
+        ([0], -2, 2, [[3]], "num_items - 1 = 3"),
         ([0, 0], 1, 2, [[3]], "training items must ascend"),
         ([2], 1, 2, [[3]], "split the data anew"),
         ([0], 2, 2, [[3]], "split the data anew"),

@@ -112,3 +112,44 @@ def test_held_out_items_can_be_drawn():
         data = client_data(split, jax.random.key(0), round_, 0)
         drawn |= set(data.item_ids[data.negatives].ravel().tolist())
     assert drawn == {4, 5, 6, 7}
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    items=st.sets(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=6),
+    held=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=2),
+    slots=st.sampled_from([0, 9]),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_draws_outside_of_more_and_from_fewer_items(items, held, slots, seed):
+    pool = set(range(slots or NUM_ITEMS)) - items - held
+    hypothesis.assume(pool)
+    drawn = draw_outside(
+        jax.random.key(seed), pad(items, 6), jnp.int32(len(items)),
+        pad(items | held, 8), slots,
+    )  # fmt: skip
+    ids = [i for i in drawn.item_ids.tolist() if i != NUM_ITEMS]
+    assert set(ids) <= pool
+    assert len(ids) == len(set(ids)) == min(2 * len(items), len(pool))
+    used = np.asarray(drawn.item_ids)[np.asarray(drawn.slots)[: len(items)]]
+    assert set(used.ravel().tolist()) == set(ids)
+
+
+@functools.partial(jax.jit, static_argnums=(4,))
+def draw_outside(key, positives, count, excluded, slots):
+    return draw_negatives(
+        key, positives, count, num_items=NUM_ITEMS, num_negatives=2,
+        excluded=excluded, num_slots=slots,
+    )  # fmt: skip
+
+
+def test_excluding_what_is_excluded_anyway_changes_no_bit():
+    positives = pad({1, 4, 5}, 4)
+    one = draw_negatives(
+        jax.random.key(0), positives, jnp.int32(3), num_items=NUM_ITEMS
+    )
+    two = draw_negatives(
+        jax.random.key(0), positives, jnp.int32(3), num_items=NUM_ITEMS,
+        excluded=pad({1, 4, 5}, 6), num_slots=NUM_ITEMS,
+    )  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -1,12 +1,10 @@
 """What comes before the first round: data, text, and a defined start of every table."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from fedpeft_jax.config import RunConfig
-from fedpeft_jax.data import DATASETS
+from fedpeft_jax.data import DATASETS, Source
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.preparation import prepare
 from fedpeft_jax.reporting import Reporter
@@ -106,14 +104,13 @@ def test_the_same_settings_prepare_the_same_bits():
 
 
 def test_items_without_text_start_at_the_mean_and_are_counted(monkeypatch):
-    load = DATASETS["synthetic"]
+    read = DATASETS["synthetic"].read
 
-    def with_gaps(data_dir, seed):
-        data = load(data_dir, seed)
-        text = ("", "", *data.item_text[2:])
-        return dataclasses.replace(data, item_text=text)
+    def with_gaps(settings):
+        raw = read(settings)
+        return raw._replace(item_text={**raw.item_text, 0: "", 1: None})
 
-    monkeypatch.setitem(DATASETS, "synthetic", with_gaps)
+    monkeypatch.setitem(DATASETS, "synthetic", Source(with_gaps))
     result, listener = prepared()
     assert result.pretraining["items_without_text"] == 2
     assert any("2 items without text start at the mean" in n for n in listener.notes)
@@ -123,11 +120,8 @@ def test_items_without_text_start_at_the_mean_and_are_counted(monkeypatch):
 
 
 def test_a_data_set_without_text_says_what_to_do(monkeypatch):
-    load = DATASETS["synthetic"]
-
-    def without(*arguments):
-        return dataclasses.replace(load(*arguments), item_text=None)
-
+    read = DATASETS["synthetic"].read
+    without = Source(lambda settings: read(settings)._replace(item_text=None))
     monkeypatch.setitem(DATASETS, "synthetic", without)
     with pytest.raises(InputError, match="--text_embeddings=FILE.npz"):
         prepared()

@@ -151,7 +151,10 @@ def build_dataset(
             f"dropped {len(frame) - len(kept)} repeated pairs (kept the earliest)"
         )
     if short := int((counts < MIN_EVALUATED).sum()):
-        found.append(f"{short} users have fewer than {MIN_EVALUATED} distinct items")
+        found.append(
+            f"{short} users have fewer than {MIN_EVALUATED} distinct items "
+            "(they train only)"
+        )
     prompts, text_notes = align_texts(listed, item_ids, items)
     return Dataset(
         name=name,

@@ -7,13 +7,14 @@ the header are found, repeated names and ragged rows are refused.
 import csv
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 import polars as pl
 
 from fedpeft_jax.errors import InputError
 
-SEPARATORS = ("::", "\t", ",", ";", "|")
+SEPARATORS = ("::", "\t", ";", ",", "|")
 _QUOTED = (",", ";")  # the others separate text that may hold a single quotation mark
 _MOST_COLUMNS = 1000
 _PEEK = 1 << 16
@@ -24,7 +25,7 @@ _NUMBER = re.compile(r"^\s*-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*$")
 def read_delimited(path: str | Path) -> pl.DataFrame:
     """Reads a file of rows, gzip-compressed or not, into columns of strings.
 
-    The separator is the one of `::`, tab, comma, semicolon and bar that splits the
+    The separator is the one of `::`, tab, semicolon, comma and bar that splits the
     first lines alike and most often. The first line is a header unless one of its
     values is a number; without one columns are `column_1`, `column_2` and so on. The
     typed headers of RecBole's atomic files lose their types.
@@ -64,7 +65,7 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
                 schema=dict.fromkeys(names, pl.String),
                 quote_char='"' if separator in _QUOTED else None,
             )
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
     except pl.exceptions.NoDataError:
         raise InputError(f"{path}: the file has a header and no rows") from None
@@ -77,7 +78,7 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
     return _without_blank_end(path, frame)
 
 
-def unreadable(path: str | Path, error: OSError | EOFError) -> InputError:
+def unreadable(path: str | Path, error: Exception) -> InputError:
     """An InputError for a file that cannot be opened or decompressed."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"{path}: no such file: check its name")

@@ -46,10 +46,10 @@ def as_ids(name: str, what: str, column: pl.Series) -> pl.Series:
     """
     if column.dtype.is_float():
         whole = (column == column.floor()).fill_null(False) & (column.abs() < 2**53)
-        refuse_rows(name, f"a whole number for its {what} id", ~whole, column)
+        refuse_rows(name, f"have no whole number as {what} id", ~whole, column)
         column = column.cast(pl.Int64)
     if column.dtype.is_integer():
-        refuse_rows(name, f"{_a(what)} id", column.is_null(), column)
+        refuse_rows(name, f"have no {what} id", column.is_null(), column)
         try:
             return column.cast(pl.Int64)
         except pl.exceptions.InvalidOperationError:
@@ -60,12 +60,8 @@ def as_ids(name: str, what: str, column: pl.Series) -> pl.Series:
         )
     text = column.cast(pl.String)
     empty = text.is_null() | (text == "").fill_null(True)
-    refuse_rows(name, f"{_a(what)} id", empty, text)
+    refuse_rows(name, f"have no {what} id", empty, text)
     return text
-
-
-def _a(what: str) -> str:
-    return f"an {what}" if what == "item" else f"a {what}"
 
 
 def as_times(name: str, column: pl.Series) -> pl.Series:
@@ -95,10 +91,14 @@ def as_times(name: str, column: pl.Series) -> pl.Series:
             f"{name}: times are {column.dtype}, which has no time order: "
             "give numbers or dates"
         )
-    bad = column.is_null() | (column < 0).fill_null(True)
+    missing = column.is_null()
     if column.dtype.is_float():
-        bad = bad | ~column.is_finite().fill_null(False)
-    refuse_rows(name, "a time of 0 or later", bad, column)
+        missing = missing | column.is_nan().fill_null(True)
+    refuse_rows(name, "have no time", missing, column)
+    bad = column < 0
+    if column.dtype.is_float():
+        bad = bad | column.is_infinite()
+    refuse_rows(name, "have a negative or infinite time", bad, column)
     if column.dtype.is_float():
         whole = bool((column == column.floor()).all()) and bool((column < 2**53).all())
         return column.cast(pl.Int64) if whole else column.cast(pl.Float64)
@@ -107,6 +107,8 @@ def as_times(name: str, column: pl.Series) -> pl.Series:
 
 def _read_times(name: str, text: pl.Series) -> pl.Series:
     stripped = text.str.strip_chars()
+    missing = stripped.is_null() | (stripped == "").fill_null(True)
+    refuse_rows(name, "have no time", missing, text)
     for dtype in (pl.Int64, pl.Float64):
         numbers = stripped.cast(dtype, strict=False)
         if not numbers.is_null().any():
@@ -117,9 +119,9 @@ def _read_times(name: str, text: pl.Series) -> pl.Series:
         except pl.exceptions.ComputeError:  # no format that it knows
             dates = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
         if not dates.is_null().all():
-            refuse_rows(name, "a date like the others", dates.is_null(), text)
+            refuse_rows(name, "have no date where others have", dates.is_null(), text)
             return dates
-    refuse_rows(name, "a number for its time", numbers.is_null(), text)
+    refuse_rows(name, "have a time that is no number", numbers.is_null(), text)
     return numbers
 
 
@@ -142,11 +144,11 @@ def as_ratings(name: str, column: pl.Series) -> pl.Series:
         raise InputError(f"{name}: ratings are {column.dtype}: give numbers")
     numbers = numbers.cast(pl.Float64)
     bad = ~numbers.is_finite().fill_null(False) & column.is_not_null()
-    refuse_rows(name, "a number for its rating", bad, column)
+    refuse_rows(name, "have a rating that is no number", bad, column)
     return numbers
 
 
-def refuse_rows(name: str, what: str, bad: pl.Series, values: pl.Series) -> None:
+def refuse_rows(name: str, problem: str, bad: pl.Series, values: pl.Series) -> None:
     """Raises InputError naming the first row (from 1) where `bad` is True."""
     if bad.any():
         row = int(np.argmax(bad.to_numpy()))
@@ -154,8 +156,8 @@ def refuse_rows(name: str, what: str, bad: pl.Series, values: pl.Series) -> None
         shown = repr(value) if value is not None else "nothing"
         shown = shown if len(shown) <= 80 else shown[:80] + "..."
         raise InputError(
-            f"{name}: {int(bad.sum())} interactions have not {what} (the first is "
-            f"interaction {row + 1}: {shown}): complete or remove them"
+            f"{name}: {int(bad.sum())} interactions {problem} (the first is "
+            f"interaction {row + 1}: {shown}): correct or remove them"
         )
 
 

@@ -83,7 +83,7 @@ def make_split(
         parts, name = _time_cut(dataset, settings), f"time_cut={settings.time_cut:g}"
     else:
         parts, name = _leave_out(dataset, settings), settings.split
-    trains = np.add.reduceat(parts == TRAIN, dataset.offsets[:-1], dtype=np.int64) > 0
+    trains = _per_user(dataset, parts == TRAIN) > 0
     if not trains.any():
         raise InputError(
             f"{dataset.name}: split={name} leaves nobody a training item: choose "
@@ -168,11 +168,12 @@ def _time_cut(dataset: Dataset, settings: DataSettings) -> np.ndarray:
         raise InputError(
             f"{dataset.name}: split=time_cut and there are no times: set --time_column"
         )
-    moment = np.quantile(dataset.times, settings.time_cut, method="inverted_cdf")
+    place = int(settings.time_cut * len(dataset.times))
+    moment = np.partition(dataset.times, place)[place]
     after = dataset.times >= moment
     parts = np.where(after, UNUSED, TRAIN).astype(np.int8)
     counts = np.diff(dataset.offsets)
-    before = np.add.reduceat(~after, dataset.offsets[:-1], dtype=np.int64)
+    before = _per_user(dataset, ~after)
     first = dataset.offsets[:-1] + before
     held_out = 1 + settings.valid_items
     enough = (before > 0) & (counts - before >= held_out)
@@ -186,9 +187,7 @@ def _given(dataset: Dataset) -> np.ndarray:
     if dataset.parts is None:
         raise InputError(f"{dataset.name}: split=given and the data come whole")
     for part, name in ((VALID, "validation"), (TEST, "test")):
-        held_out = np.add.reduceat(
-            dataset.parts == part, dataset.offsets[:-1], dtype=np.int64
-        )
+        held_out = _per_user(dataset, dataset.parts == part)
         if (held_out > 1).any():
             user = dataset.user_ids[held_out.argmax()].item()
             raise InputError(
@@ -196,6 +195,12 @@ def _given(dataset: Dataset) -> np.ndarray:
                 "one is ranked: leave one in the file"
             )
     return dataset.parts
+
+
+def _per_user(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """int64[U], how many of each user's rows bool[nnz] are True."""
+    owners = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    return np.bincount(owners[rows], minlength=dataset.num_users)
 
 
 def _split(dataset: Dataset, parts: np.ndarray, name: str) -> Split:
