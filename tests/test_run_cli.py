@@ -266,4 +266,5 @@ def test_from_a_shell(tmp_path, script):
     assert run.stdout == "" and list(tmp_path.iterdir()) == []
     shown = start("--help").stdout
     for name in vars(RunConfig()):
-        assert f"--{name}:" in shown or (script, name) == ("grid.py", "seed")
+        flag = f"--{name}:" in shown or f"--[no]{name}:" in shown
+        assert flag or (script, name) == ("grid.py", "seed")

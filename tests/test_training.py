@@ -31,7 +31,9 @@ CONTRACT = {
     "dataset": {"users", "evaluated_users", "items", "train_pairs", "split"},
     "metrics": {"test", "valid"},
     "best_valid": {"round", "metrics"},
-    "baselines": {"most_popular", "random"},
+    "baselines": {"most_popular", "log_odds", "text_neighbours", "random"},
+    "slices": {"user_activity", "item_popularity"},
+    "protocol": {"unsound", "log_odds_over_popularity"},
     "communication": {
         "uplink_bytes_per_client_round",
         "downlink_bytes_per_client_round",
@@ -39,7 +41,14 @@ CONTRACT = {
         "total_bytes",
         "fraction_of_full",
     },
-    "time": {"pretrain_s", "compile_s", "rounds_s", "rounds_per_s", "evaluate_s"},
+    "time": {
+        "load_s",
+        "pretrain_s",
+        "compile_s",
+        "rounds_s",
+        "rounds_per_s",
+        "evaluate_s",
+    },
     "memory": {"peak_rss_bytes"},
     "versions": None,
 }

@@ -135,7 +135,9 @@ def build_dataset(
     frame = pl.DataFrame(columns)
     order = ["user", "time", "place"] if "time" in columns else ["user", "place"]
     # With the place last, equal times keep file order, and 'first' is 'earliest'.
-    kept = frame.sort(order).unique(["user", "item"], keep="first", maintain_order=True)
+    kept = frame.sort(order).filter(
+        (pl.col("user") * len(item_ids) + pl.col("item")).is_first_distinct()
+    )
     if "part" in columns:
         _refuse_shared_pairs(name, frame)
     counts = np.bincount(kept["user"].to_numpy(), minlength=len(user_ids))

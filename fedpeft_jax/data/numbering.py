@@ -18,19 +18,28 @@ def number_ids(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
       ([9, 10], [1, 0, 1])
     """
     if column.dtype.is_integer():
-        ids, codes = np.unique(column.to_numpy(), return_inverse=True)
-        return ids.astype(np.int64), pl.Series(codes.astype(np.int64))
+        return _number_integers(column.to_numpy())
     distinct = column.unique()
     numbers = distinct.cast(pl.Int64, strict=False)
     # Only canonical spellings count as integers: '007' and '7' are two items.
     if (numbers.cast(pl.String) == distinct).fill_null(False).all():
-        order = numbers.arg_sort()
-        ids = numbers.gather(order).to_numpy()
-    else:
-        order = distinct.arg_sort()
-        ids = np.array(distinct.gather(order).to_list(), dtype=np.str_)
-    categories = pl.Enum(distinct.gather(order))
-    return ids, column.cast(categories).to_physical().cast(pl.Int64)
+        return _number_integers(column.cast(pl.Int64).to_numpy())
+    distinct = distinct.sort()
+    ids = np.array(distinct.to_list(), dtype=np.str_)
+    return ids, column.cast(pl.Enum(distinct)).to_physical().cast(pl.Int64)
+
+
+def _number_integers(column: np.ndarray) -> tuple[np.ndarray, pl.Series]:
+    low, high = int(column.min()), int(column.max())
+    if high - low >= 4 * len(column):
+        ids, codes = np.unique(column, return_inverse=True)
+        return ids.astype(np.int64), pl.Series(codes.astype(np.int64))
+    # A table of the range spares the sort of all rows.
+    place = np.zeros(high - low + 1, np.int64)
+    place[column - low] = 1
+    ids = np.flatnonzero(place) + low
+    place[ids - low] = np.arange(len(ids))
+    return ids, pl.Series(place[column - low])
 
 
 def number_items(
