@@ -9,6 +9,7 @@ from fedpeft_jax.backbones import (
     PFedRec,
 )
 from fedpeft_jax.config import RunConfig
+from fedpeft_jax.data import Dataset, DataSettings, from_frame, load_dataset
 from fedpeft_jax.embeddings import (
     EMBEDDINGS,
     RQ,
@@ -45,6 +46,8 @@ __all__ = [
     "Backbone",
     "ClientUpdate",
     "CompressedEmbedding",
+    "DataSettings",
+    "Dataset",
     "DivergedError",
     "FedMF",
     "FedNCF",
@@ -62,6 +65,8 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "Statistics",
+    "from_frame",
+    "load_dataset",
     "make_run_rounds",
     "make_tiles",
     "plan_cohorts",

@@ -1,5 +1,6 @@
 """experiments/grid.py: rows of settings, seeds, and runs that are not run again."""
 
+import dataclasses
 import json
 import re
 
@@ -7,7 +8,7 @@ import pytest
 
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.errors import InputError
-from tests.small_runs import SETTINGS, load_script, run_cli, small_runs
+from tests.small_runs import ROOT, SETTINGS, load_script, run_cli, small_runs
 
 ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
 
@@ -93,3 +94,17 @@ def test_the_file_of_embeddings_is_for_rows_that_read_it():
     assert read == ["x.npz", "x.npz", None, "x.npz", "x.npz"]
     with pytest.raises(InputError):
         RunConfig(**{**settings, "full_init": "random", "embedding": "none"})
+
+
+GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_rows_of_the_grids_are_settings(path):
+    module = load_script("grid")
+    settings = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    lines = path.read_text().splitlines()
+    rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
+    assert len(rows) > 2
+    for row in rows:
+        assert module.read_row(row, settings) != RunConfig() or row == "split=time"

@@ -93,9 +93,12 @@ def test_list_shows_every_plugin(capsys):
     assert "lora(rank=4, alpha=None, init_scale=0.1)" in printed
 
 
-@pytest.mark.parametrize("preset", ["ml-1m", "fedmf", "paper"])
-def test_presets_are_flags_that_exist(capsys, preset):
-    path = ROOT / "experiments" / "presets" / f"{preset}.flags"
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "experiments" / "presets").glob("*.flags")),
+    ids=lambda path: path.stem,
+)
+def test_presets_are_flags_that_exist(capsys, path):
     assert run_cli(f"--flagfile={path}", "--print_config") == 0
     RunConfig(**json.loads(capsys.readouterr().out))
 
