@@ -9,7 +9,9 @@ from typing import Any
 from absl import flags
 
 from fedpeft_jax import cli, specs
+from fedpeft_jax.baselines import BASELINES
 from fedpeft_jax.config import RunConfig
+from fedpeft_jax.data import DATASETS
 from fedpeft_jax.plugins import REGISTRIES
 from fedpeft_jax.reporting import ConsoleReporter, print_summary
 from fedpeft_jax.run_folder import RunFolder
@@ -24,6 +26,8 @@ _REFERENCES = flags.DEFINE_bool(
 
 def print_plugins() -> None:
     """Prints what each setting may name, with arguments and their defaults."""
+    for setting, names in (("dataset", DATASETS), ("baselines", BASELINES)):
+        print(f"{setting}: {', '.join(names)}")
     for setting, registry in REGISTRIES.items():
         print(f"{setting}:")
         for name, factory in sorted(registry.items()):

@@ -170,3 +170,14 @@ def test_against_a_loop(rows):
     assert data.item_ids.tolist() == sorted({item for _, item, _ in rows})
     for user, picked in expected.items():
         assert history(data, user) == list(picked)
+
+
+def test_a_repeated_pair_keeps_its_latest_time_if_asked():
+    rows = [("u", 1, 10), ("u", 2, 20), ("u", 1, 30), ("u", 3, 25)]
+    early, late = (
+        build_dataset("toy", frame(rows), repeated_pairs=which)
+        for which in ("earliest", "latest")
+    )
+    assert history(early, "u") == [1, 2, 3] and history(late, "u") == [2, 3, 1]
+    assert late.notes == ("dropped 1 repeated pairs (kept the latest)",)
+    assert late.times.tolist() == [20, 25, 30] and late.places.tolist() == [1, 3, 2]

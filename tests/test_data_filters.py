@@ -52,7 +52,11 @@ def test_k_core_is_what_is_left_in_the_end(pairs, k, strings):
     kept, notes = filtered(pairs, k_core=k, strings=strings)
     assert kept == expected  # in file order, repeated pairs and all
     dropped = len(pairs) - len(expected)
-    said = [f"k_core={k} dropped {dropped} of {len(pairs)} interactions"]
+    users, left = ({user for user, _ in some} for some in (pairs, expected))
+    said = [
+        f"k_core={k} dropped {dropped} of {len(pairs)} interactions, and with them "
+        f"{len(users) - len(left)} of {len(users)} users"
+    ]
     assert list(notes) == ["first", *(said if dropped else [])]
 
 
@@ -73,8 +77,8 @@ def test_ratings_go_first():
     kept, notes = filtered(pairs, ratings, min_rating=4, min_interactions=2)
     assert kept == [(1, 1), (1, 2)]
     assert notes[1:] == (
-        "min_rating=4 dropped 1 of 4 interactions",
-        "min_interactions=2 dropped 1 of 3 interactions",
+        "min_rating=4 dropped 1 of 4 interactions, and with them 0 of 2 users",
+        "min_interactions=2 dropped 1 of 3 interactions, and with them 1 of 2 users",
     )
 
 

@@ -87,6 +87,8 @@ def test_print_config_resolves_what_is_derived(capsys):
 def test_list_shows_every_plugin(capsys):
     assert run_cli("--list") == 0
     printed = capsys.readouterr().out
+    assert "dataset: synthetic, ml-100k, ml-1m, " in printed
+    assert "baselines: most_popular, log_odds, " in printed
     for setting, registry in REGISTRIES.items():
         assert f"{setting}:" in printed
         assert all(f"  {name}(" in printed for name in registry)

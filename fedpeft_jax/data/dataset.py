@@ -75,11 +75,12 @@ def build_dataset(
     *,
     notes: Iterable[str] = (),
     catalogue: str = "interacted",
+    repeated_pairs: str = "earliest",
 ) -> Dataset:
     """Numbers users and items, removes repeated pairs and orders histories by time.
 
-    A pair that occurs more than once keeps its earliest time; equal times keep the
-    order of the rows, and without times the rows are in time order. Contiguous ids
+    A pair that occurs more than once counts once; equal times keep the order of the
+    rows, and without times the rows are in time order. Contiguous ids
     follow numeric order if every original id is an integer (or an integer written as a
     string, without leading zeros), else byte order.
 
@@ -94,6 +95,8 @@ def build_dataset(
       catalogue: ``'interacted'``, the items with at least one interaction;
         ``'listed'``, those with a text too; ``'slots'``, every integer from 1 to the
         largest id of either.
+      repeated_pairs: whether such a pair keeps its ``'earliest'`` time or its
+        ``'latest'``.
 
     Returns:
       The data set.
@@ -134,9 +137,11 @@ def build_dataset(
         columns["part"] = interactions["part"].cast(pl.Int8)
     frame = pl.DataFrame(columns)
     order = ["user", "time", "place"] if "time" in columns else ["user", "place"]
-    # With the place last, equal times keep file order, and 'first' is 'earliest'.
+    # With the place last, equal times keep file order.
+    pair = pl.col("user") * len(item_ids) + pl.col("item")
+    first = repeated_pairs == "earliest"
     kept = frame.sort(order).filter(
-        (pl.col("user") * len(item_ids) + pl.col("item")).is_first_distinct()
+        pair.is_first_distinct() if first else pair.is_last_distinct()
     )
     if "part" in columns:
         _refuse_shared_pairs(name, frame)
@@ -148,10 +153,8 @@ def build_dataset(
             "interactions with longer histories, and check the user and item columns"
         )
     found = list(notes)
-    if len(kept) < len(frame):
-        found.append(
-            f"dropped {len(frame) - len(kept)} repeated pairs (kept the earliest)"
-        )
+    if dropped := len(frame) - len(kept):
+        found.append(f"dropped {dropped} repeated pairs (kept the {repeated_pairs})")
     if short := int((counts < MIN_EVALUATED).sum()):
         found.append(
             f"{short} users have fewer than {MIN_EVALUATED} distinct items "

@@ -27,7 +27,7 @@ def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
       ...                       "rating": [5.0, 2.0, 4.0]})
       >>> raw = apply_filters(Raw("toy", frame), DataSettings(min_rating=3))
       >>> len(raw.interactions), raw.notes
-      (2, ('min_rating=3 dropped 1 of 3 interactions',))
+      (2, ('min_rating=3 dropped 1 of 3 interactions, and with them 0 of 2 users',))
     """
     steps = []
     if settings.min_rating is not None:
@@ -47,7 +47,11 @@ def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
                 "set it lower"
             )
         if dropped := len(frame) - len(kept):
-            notes.append(f"{text} dropped {dropped} of {len(frame)} interactions")
+            users, left = frame["user"].n_unique(), kept["user"].n_unique()
+            notes.append(
+                f"{text} dropped {dropped} of {len(frame)} interactions, and with them "
+                f"{users - left} of {users} users"
+            )
         frame = kept
     return raw._replace(interactions=frame, notes=tuple(notes))
 

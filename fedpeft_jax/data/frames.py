@@ -47,6 +47,7 @@ def from_frame(
         raw.item_text,
         notes=raw.notes,
         catalogue=wanted.catalogue,
+        repeated_pairs=wanted.repeated_pairs,
     )
 
 

@@ -28,7 +28,7 @@ SCHEME_VERSION = 1
 _READING = (
     *("dataset", "category", "user_column", "item_column", "time_column"),
     *("rating_column", "text_columns", "min_rating", "min_interactions", "k_core"),
-    "catalogue",
+    *("catalogue", "repeated_pairs"),
 )
 
 _log = logging.getLogger(__name__)

@@ -57,7 +57,7 @@ def _movielens(name: str) -> Source:
             download.movielens_file(name, movielens.LAYOUTS[name].md5)
         ],
         page=movielens_files.page(name),
-        licence="for research; its licence forbids passing it on and commercial use",
+        licence="for research; passing it on and commercial use need permission",
     )
 
 
@@ -165,6 +165,7 @@ def load(
             raw.item_text,
             notes=raw.notes,
             catalogue=settings.catalogue,
+            repeated_pairs=settings.repeated_pairs,
         )
 
     files = source.files(settings)

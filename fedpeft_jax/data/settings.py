@@ -53,6 +53,9 @@ class DataSettings:
     k_core: int = setting(
         0, "leave out users and items with fewer, until none is left", least=0
     )
+    repeated_pairs: str = setting(
+        "earliest", "which time a repeated pair keeps", ("earliest", "latest")
+    )
     catalogue: str = setting(
         "interacted",
         "items in the catalogue: with an interaction, all that are listed with text, "
