@@ -59,15 +59,16 @@ IDS = {
     "2-d": jnp.array([[1, 2, 3], [22, 1, 0]]),
 }
 # The specs that stand for a plugin here, where its defaults are too large for so few
-# items or leave a branch out; any other stands for itself.
+# items or leave a branch out; any other stands for itself. Layers are wide enough that
+# dropout and ReLU never silence all of one at once.
 SPECS = {
     "hash": (
         "hash(num_buckets=7)",
-        "hash(num_buckets=7, num_hashes=3, pooling='senet', reduction=1)",
+        "hash(num_buckets=7, num_hashes=12, pooling='senet', reduction=1)",
     ),
     "rq": ("rq(num_codebooks=2, codebook_size=5, quantizer='kmeans')",),
-    "fedncf": ("fedncf(hidden=(6, 5))",),
-    "pfedrec": ("pfedrec(hidden=(6, 5))", "pfedrec(hidden=(6,), alternate=True)"),
+    "fedncf": ("fedncf(hidden=(16, 12))",),
+    "pfedrec": ("pfedrec(hidden=(16, 12))", "pfedrec(hidden=(12,), alternate=True)"),
     "fedpergnn": ("fedpergnn", "fedpergnn(normalization='user')"),
 }
 
