@@ -43,7 +43,7 @@ class Run:
       dataset: in place of the one that the configuration names, e.g. of `from_frame`.
 
     Example:
-      >>> config = RunConfig(rounds=4, warm_up_rounds=2, eval_every=2)
+      >>> config = RunConfig(full="none", rounds=4, eval_every=2)
       >>> summary = Run(config).execute()
       >>> sorted(summary["metrics"]["test"])
       ['full', 'sampled']
