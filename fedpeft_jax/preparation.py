@@ -1,5 +1,6 @@
 """Everything before the first round: data, split, and what text says of the items."""
 
+import dataclasses
 import enum
 import time
 from typing import Any, NamedTuple
@@ -94,6 +95,11 @@ def prepare(
         kind=config.candidates,
         slots=config.negative_slots,
     )
+    if short := int((candidates < 0).any(axis=1).sum()):
+        reporter.note(
+            f"  {short} of {len(candidates)} evaluated users have fewer than "
+            f"{config.num_candidates} unseen items: ranked against those"
+        )
     start = time.perf_counter()
     key = jax.random.fold_in(jax.random.key(config.seed), RunPurpose.PRETRAIN)
     item_features, pretraining = _item_features(config, dataset, split, key, reporter)
@@ -160,8 +166,10 @@ def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
             config.text_embeddings, dataset.item_ids, optional=counts == 0
         )
     if dataset.item_text is None:
+        needs_text = dataclasses.replace(config, full_init="random").uses_text
+        other = "another --embedding" if needs_text else "--full_init=random"
         raise InputError(
             f"dataset {dataset.name!r} has no item text: "
-            "give --text_embeddings=FILE.npz, or set --full_init=random"
+            f"give --text_embeddings=FILE.npz, or set {other}"
         )
     return encode_texts(dataset.item_text, config.text_encoder, seed=config.data_seed)

@@ -136,8 +136,10 @@ def print_summary(
     for baseline, metrics in summary["baselines"].items():
         table.add_row(baseline.replace("_", " "), *_cells(metrics["test"]))
     console.print(table)
+    drawn = {"uniform": "sampled", "popularity": "popularity-sampled"}
     console.print(
-        f"sampled: against {config['num_candidates']} sampled negatives; all: against "
+        f"sampled: against {config['num_candidates']} {drawn[config['candidates']]} "
+        "negatives; all: against "
         "every item that the user has not trained on",
         soft_wrap=True,
     )

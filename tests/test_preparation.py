@@ -123,9 +123,20 @@ def test_a_data_set_without_text_says_what_to_do(monkeypatch):
     read = DATASETS["synthetic"].read
     without = Source(lambda settings: read(settings)._replace(item_text=None))
     monkeypatch.setitem(DATASETS, "synthetic", without)
-    with pytest.raises(InputError, match="--text_embeddings=FILE.npz"):
+    with pytest.raises(InputError, match="=FILE.npz, or set --full_init=random"):
         prepared()
     prepared(full_init="random")
+    with pytest.raises(InputError, match="=FILE.npz, or set another --embedding"):
+        prepared(full_init="random", embedding="rq")
+
+
+def test_users_with_too_few_unseen_items_are_counted():
+    result, listener = prepared(num_candidates=NUM_ITEMS)
+    num = len(result.split.evaluated)
+    told = f"  {num} of {num} evaluated users have fewer than {NUM_ITEMS} unseen items"
+    assert any(note.startswith(told) for note in listener.notes)
+    _, listener = prepared(num_candidates=1)
+    assert not any("unseen items" in note for note in listener.notes)
 
 
 def test_a_cohort_larger_than_the_clients_is_refused_early():

@@ -45,6 +45,7 @@ def summary(full="frozen", embedding="lora(rank=4)", value=0.6, **more):
             "full": full,
             "embedding": embedding,
             "num_candidates": 100,
+            "candidates": "uniform",
         },
         "dataset": {"name": "toy", "evaluated_users": 58, "items": 40},
         "protocol": {"unsound": [], "log_odds_over_popularity": None},
