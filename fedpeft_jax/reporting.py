@@ -122,10 +122,10 @@ def print_summary(
     table = Table(
         title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
     )
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # a long name is folded, no figure is
     for ranking in ("sampled", "all"):
-        table.add_column(f"HR@10\n{ranking}", justify="right")
-        table.add_column(f"NDCG@10\n{ranking}", justify="right")
+        table.add_column(f"HR@10\n{ranking}", justify="right", no_wrap=True)
+        table.add_column(f"NDCG@10\n{ranking}", justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)
     for one in (summary, *references):
         setting = one["config"]

@@ -135,6 +135,19 @@ def test_bars_on_a_terminal():
     assert "a note between" in shown(where)
 
 
+def test_a_long_name_is_folded_and_no_figure_is_lost():
+    backbone, embedding = "fedpergnn(normalization='user')", "hash(pooling='senet')"
+    where = console(terminal=False)
+    one = summary(embedding=embedding)
+    print_summary({**one, "config": {**one["config"], "backbone": backbone}}, (), where)
+    text = shown(where)
+    for figure in ("0.6000", "0.3000", "0.0600", "0.0300", "0.4000", "2.37 GB"):
+        assert figure in text
+    assert backbone in text
+    assert embedding in text
+    assert max(map(len, text.partition("sampled: ")[0].splitlines())) == 80
+
+
 def test_the_table():
     where = console(terminal=False)
     print_summary(summary(), [summary("trained", "none", 0.8)], where)
