@@ -89,7 +89,7 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     """Prints mean and standard deviation over seeds, a row a setting."""
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("row", no_wrap=True)
+    table.add_column("row")  # a long name is folded, no figure is
     metrics = [
         (ranking, name)
         for ranking in ("sampled", "full")
@@ -97,9 +97,9 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     ]
     for ranking, name in metrics:
         label = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}[name]
-        table.add_column(f"{label}\n{ranking}", justify="right")
+        table.add_column(f"{label}\n{ranking}", justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)
-    table.add_column("of\nfull", justify="right")
+    table.add_column("of\nfull", justify="right", no_wrap=True)
 
     def cells(values: list[list[float]]) -> list[str]:
         spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]

@@ -67,6 +67,10 @@ class Dataset:
         """I, the size of the catalogue."""
         return len(self.item_ids)
 
+    def __repr__(self) -> str:
+        counts = f"{self.num_users} users, {self.num_items} items"
+        return f"Dataset({self.name!r}: {counts}, {len(self.items)} interactions)"
+
 
 def build_dataset(
     name: str,

@@ -32,6 +32,8 @@ def from_frame(
 
     Example:
       >>> data = from_frame(np.array([[3, 7, 12], [3, 9, 10], [3, 8, 11]]))
+      >>> data
+      Dataset('table': 1 users, 3 items, 3 interactions)
       >>> data.item_ids[data.items].tolist()
       [9, 8, 7]
     """
