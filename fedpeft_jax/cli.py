@@ -1,8 +1,6 @@
 """What the command-line tools share: flags from `RunConfig`, and errors in one line."""
 
 import dataclasses
-import os
-import pathlib
 import sys
 import types
 import typing
@@ -14,6 +12,7 @@ from absl import app, flags, logging
 from fedpeft_jax.config import RunConfig
 from fedpeft_jax.errors import InputError
 from fedpeft_jax.training import DivergedError
+from fedpeft_jax.user_cache import user_cache
 
 _DEFINE: dict[type, Callable[..., object]] = {
     str: flags.DEFINE_string,
@@ -98,9 +97,9 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX is told where."""
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(home) / "fedpeft_jax" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        folder = user_cache("jax")
+        if folder is not None:
+            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def start(main: Callable[[list[str]], int]) -> None:

@@ -7,7 +7,7 @@ import multiprocessing
 import polars as pl
 import pytest
 
-from fedpeft_jax.data import DataSettings, load_dataset
+from fedpeft_jax.data import DataSettings, load_dataset, prepared
 from fedpeft_jax.data import registry as registry_module
 from fedpeft_jax.data.prepared import cached
 from tests.test_data_tables import equal
@@ -65,6 +65,31 @@ def test_another_setting_is_another_data_set(table, changed):
     fresh = load(path, **changed, cache=False)
     equal(load(path, **changed), fresh)
     assert len(read) == 3
+
+
+def test_every_setting_is_one_of_reading_or_of_what_comes_after():
+    after = {"split", "valid_items", "time_cut", "data_seed", "candidates"}
+    after |= {"num_candidates", "train_negatives", "negative_draws", "negative_slots"}
+    where = {"data_dir", "download", "cache"}
+    settings = {field.name for field in dataclasses.fields(DataSettings)}
+    assert set(prepared._READING) | set(prepared._FILES) == settings - after - where
+
+
+def test_the_same_files_in_other_roles_are_another_data_set(table, tmp_path):
+    path, read = table
+    header, *rows = ROWS.splitlines(keepends=True)
+    train, held = tmp_path / "train.csv", tmp_path / "held.csv"
+    train.write_text(header + "".join(r for r in rows if ",5,5" not in r))
+    held.write_text(header + "".join(r for r in rows if ",5,5" in r))
+    more = tmp_path / "more.csv"
+    more.write_text(header + "u1,99,9,9\n")
+    given = {"split": "given", "cache": True}
+    one = {"valid_interactions": str(held), "test_interactions": str(more)}
+    other = {"test_interactions": str(held), "items": str(more)}
+    first = load(train, **given, **one)
+    second = load(train, **given, **other)
+    assert len(read) == 2
+    assert (len(first.items), len(second.items)) == (31, 30)
 
 
 def test_another_source_is_another_data_set(table):

@@ -10,6 +10,7 @@ import fedpeft_jax
 ROOT = pathlib.Path(fedpeft_jax.__file__).parent
 
 LEAVES = {"roles", "specs", "layers", "losses", "metrics", "optimizers", "settings"}
+LEAVES |= {"user_cache"}
 ENGINE = LEAVES | {"embeddings", "backbones", "features", "data", "federated"}
 
 # Each part beside the parts it may import. A dotted name allows that module only.
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "embeddings": LEAVES | {"features"},
     "features": LEAVES,
     "backbones": LEAVES | {"embeddings.base"},
-    "data": {"settings"},
+    "data": {"settings", "user_cache"},
     "federated": LEAVES | {"backbones.base", "data"},
     # What a run is made of; `training` puts it together.
     "evaluation": LEAVES | {"data"},

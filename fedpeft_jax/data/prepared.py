@@ -20,11 +20,14 @@ import polars as pl
 
 from fedpeft_jax.data.dataset import Dataset
 from fedpeft_jax.data.settings import DataSettings
+from fedpeft_jax.user_cache import user_cache
 
 # Raised whenever the same files and settings would give another data set than before.
 SCHEME_VERSION = 1
 
 # Settings that decide what is read; the others decide how it is split and evaluated.
+# Of files only whether they are given counts: their contents are hashed.
+_FILES = ("interactions", "valid_interactions", "test_interactions", "items")
 _READING = (
     *("dataset", "category", "user_column", "item_column", "time_column"),
     *("rating_column", "text_columns", "min_rating", "min_interactions", "k_core"),
@@ -65,6 +68,7 @@ def cached(
         "scheme": SCHEME_VERSION,
         "settings": {name: getattr(settings, name) for name in _READING},
         "parts": settings.split == "given",
+        "files": [name for name in _FILES if getattr(settings, name) is not None],
         "sources": [[path.name, _sha256(path)] for path in sources],
     }
     folder = _folder(manifest, cache_dir)
@@ -85,17 +89,11 @@ def _sha256(path: Path) -> str:
 def _folder(
     manifest: dict[str, Any], cache_dir: str | os.PathLike[str] | None
 ) -> Path | None:
-    if cache_dir is None:
-        xdg = os.environ.get("XDG_CACHE_HOME", "")
-        try:
-            # The XDG specification has relative paths ignored.
-            base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
-        except RuntimeError as error:
-            _log.warning("prepared data are not cached: %s", error)
-            return None
-        cache_dir = base / "fedpeft_jax" / "datasets"
+    base = user_cache("datasets") if cache_dir is None else Path(cache_dir)
+    if base is None:
+        return None
     content = json.dumps(manifest, sort_keys=True)
-    return Path(cache_dir) / hashlib.sha256(content.encode()).hexdigest()
+    return base / hashlib.sha256(content.encode()).hexdigest()
 
 
 def _read(folder: Path, manifest: dict[str, Any]) -> Dataset | None:

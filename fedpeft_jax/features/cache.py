@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fedpeft_jax.user_cache import user_cache
+
 # Raised whenever the same texts and encoder would give other encodings than before.
 SCHEME_VERSION = 1
 
@@ -69,17 +71,11 @@ def encodings_path(
       >>> path.parent.name, path.suffix
       ('folder', '.npz')
     """
-    if cache_dir is None:
-        xdg = os.environ.get("XDG_CACHE_HOME", "")
-        try:
-            # The XDG specification has relative paths ignored.
-            base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
-        except RuntimeError as error:
-            _log.warning("encodings are not cached: %s", error)
-            return None
-        cache_dir = base / "fedpeft_jax" / "encodings"
+    base = user_cache("encodings") if cache_dir is None else Path(cache_dir)
+    if base is None:
+        return None
     content = json.dumps([SCHEME_VERSION, list(identity), list(texts)])
-    return Path(cache_dir) / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
+    return base / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
 
 
 def read(path: Path | None, num_items: int) -> tuple[np.ndarray, np.ndarray] | None:

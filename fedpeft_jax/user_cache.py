@@ -1,0 +1,35 @@
+"""Where what can be computed again is kept: the user's cache folder, by the XDG rules.
+
+https://specifications.freedesktop.org/basedir-spec/latest/
+"""
+
+import logging
+import os
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+def user_cache(name: str) -> Path | None:
+    """Returns this package's folder of the given name in the user's cache folder.
+
+    Args:
+      name: what is kept there.
+
+    Returns:
+      ``$XDG_CACHE_HOME/fedpeft_jax/name``, or ``~/.cache/fedpeft_jax/name`` where that
+      is not set or not absolute (the specification has relative paths ignored); None,
+      and a warning in the log, where there is no home either. Nothing is created.
+
+    Example:
+      >>> folder = user_cache("datasets")
+      >>> folder.parts[-2:]
+      ('fedpeft_jax', 'datasets')
+    """
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+    except RuntimeError as error:
+        _log.warning("not cached, %s: %s", name, error)
+        return None
+    return base / "fedpeft_jax" / name
