@@ -118,7 +118,8 @@ def leak(results: Results, targets: Sequence[str] = ("test",)) -> dict[str, Any]
     Returns:
       `difference` of NDCG@10 in the sampled ranking, log-odds less popularity,
       `standard_error` of this mean of paired differences, and `leaks`, whether it is
-      more than three of them above zero; None if one of the two was not measured.
+      more than three of them above zero; None if one of the two was not measured, or
+      on one user alone.
     """
     if not {"log_odds", "most_popular"} <= results.keys():
         return None
@@ -127,6 +128,8 @@ def leak(results: Results, targets: Sequence[str] = ("test",)) -> dict[str, Any]
         for name in ("log_odds", "most_popular")
     ]
     difference = values[0] - values[1]
+    if len(difference) < 2:
+        return None
     error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
     mean = float(difference.mean())
     leaks = mean > _STANDARD_ERRORS * error and mean > 0

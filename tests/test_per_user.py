@@ -86,6 +86,8 @@ def test_a_leak_is_a_paired_difference_beyond_three_standard_errors():
     worse = leak({"most_popular": better, "log_odds": same})
     assert worse["difference"] < 0 and not worse["leaks"]
     assert leak({"most_popular": same}) is None
+    alone = {"test": {"sampled": ranks([3])}}  # has no standard error
+    assert leak({"most_popular": alone, "log_odds": alone}) is None
 
 
 def test_the_standard_error_by_hand():
