@@ -6,9 +6,12 @@ the header are found, repeated names and ragged rows are refused.
 
 import csv
 import gzip
+import io
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import polars as pl
 
@@ -65,10 +68,12 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
                 schema=dict.fromkeys(names, pl.String),
                 quote_char='"' if separator in _QUOTED else None,
             )
+            if frame[names[-1]].null_count():  # as Polars fills up a row that is cut
+                _check_widths(path, separator, len(names), has_header)
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
     except pl.exceptions.NoDataError:
-        raise InputError(f"{path}: the file has a header and no rows") from None
+        raise _no_rows(path) from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -76,6 +81,10 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
             f"({reason}): repair the file"
         ) from error
     return _without_blank_end(path, frame)
+
+
+def _no_rows(path: Path) -> InputError:
+    return InputError(f"{path}: the file has a header and no rows: name one with rows")
 
 
 def unreadable(path: str | Path, error: Exception) -> InputError:
@@ -117,11 +126,8 @@ def _split(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def _first_lines(path: Path, most: int = 20) -> list[str]:
-    with path.open("rb") as file:
+    with _open(path) as file:
         head = file.read(_PEEK)
-    if head[:2] == b"\x1f\x8b":
-        with gzip.open(path) as file:
-            head = file.read(_PEEK)
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: is a zip archive: unpack it and name the file in it")
     whole = len(head) < _PEEK
@@ -187,10 +193,31 @@ def _read_lines(
     return parts.with_columns(pl.all().replace("", None))
 
 
+def _check_widths(path: Path, separator: str, width: int, has_header: bool) -> None:
+    """Raises InputError for a row with fewer values than the first line."""
+    with _open(path) as binary, io.TextIOWrapper(binary, "utf-8", newline="\n") as file:
+        rows: Iterable[list[str]] = csv.reader(file, delimiter=separator)
+        if separator not in _QUOTED:
+            rows = (line.rstrip("\r\n").split(separator) for line in file)
+        for number, row in enumerate(rows, 1 - has_header):
+            if any(row) and len(row) < width:
+                raise InputError(
+                    f"{path}: row {number} has {len(row)} values, the first line "
+                    f"{width}: repair it"
+                )
+
+
+def _open(path: Path) -> BinaryIO:
+    """Opens a file, gzip-compressed or not."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast("BinaryIO", gzip.open(path)) if packed else path.open("rb")
+
+
 def _without_blank_end(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     """Drops the blank lines that some editors leave at the end."""
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
     last = (~blank).arg_true()
     if not len(last):
-        raise InputError(f"{path}: the file has a header and no rows")
+        raise _no_rows(path)
     return frame.head(int(last[-1]) + 1)
