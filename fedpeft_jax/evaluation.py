@@ -64,8 +64,8 @@ class Evaluator:
       candidates: int32[E, C], for each of `split.evaluated` the items that its target
         is ranked among in the sampled ranking; -1 is padding.
       block_limit: scores and history items that a block may hold; memory is a multiple
-        of it, the width of what the model computes for an item. The default was
-        the fastest on two CPU cores; a GPU may like more.
+        of it, the width of what the model computes for an item. With the default
+        networks stay in the cache of a CPU core; a GPU may like more.
 
     Raises:
       InputError: if no client has a test item, or candidates or split do not fit.
@@ -84,7 +84,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, split: Split, candidates: np.ndarray, block_limit: int = 2**20
+        self, split: Split, candidates: np.ndarray, block_limit: int = 2**17
     ) -> None:
         clients = np.asarray(split.evaluated, np.int32)
         candidates = np.asarray(candidates, np.int32)
