@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark_case import SETTINGS, Case, measure
-from fedpeft_jax.config import RunConfig
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.experiment.config import RunConfig
 
 _DEFAULT_SETTINGS = "full,lora,hash,rq,fedpergnn_full,pfedrec_full,fedncf_full"
 

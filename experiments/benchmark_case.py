@@ -10,20 +10,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedpeft_jax import specs
 from fedpeft_jax.backbones import BACKBONES
+from fedpeft_jax.core import specs
+from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.data import generate_long_tailed, leave_one_out, load_dataset
-from fedpeft_jax.data.clients import make_store
 from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding
 from fedpeft_jax.embeddings.base import FullTable
 from fedpeft_jax.federated.aggregators import AGGREGATORS, with_server_optimizer
 from fedpeft_jax.federated.client import LocalTraining
 from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
+from fedpeft_jax.federated.losses import bpr
+from fedpeft_jax.federated.optimizers import OPTIMIZERS
 from fedpeft_jax.federated.round import make_run_rounds
+from fedpeft_jax.federated.sampler import make_store
 from fedpeft_jax.federated.state import init_private, init_server, make_state
-from fedpeft_jax.losses import bpr
-from fedpeft_jax.optimizers import OPTIMIZERS
-from fedpeft_jax.roles import FROZEN
 
 
 class Setting(NamedTuple):

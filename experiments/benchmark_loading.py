@@ -27,10 +27,10 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import DataSettings, load, make_split
 from fedpeft_jax.data.dataset import Dataset
-from fedpeft_jax.data.synthetic import generate_long_tailed
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.data.readers.synthetic import generate_long_tailed
 
 
 def write_table(path: Path, rows: int, users: int, items: int) -> None:

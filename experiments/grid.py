@@ -22,12 +22,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft_jax import cli
-from fedpeft_jax.config import RunConfig
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.reporting import ConsoleReporter, format_bytes
-from fedpeft_jax.run_folder import RunFolder
-from fedpeft_jax.training import Run
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.experiment import cli
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.reporting import ConsoleReporter, format_bytes
+from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.training import Run
 
 REFERENCES = (
     "full=trained embedding=none",

@@ -8,14 +8,15 @@ from typing import Any
 
 from absl import flags
 
-from fedpeft_jax import cli, specs
-from fedpeft_jax.baselines import BASELINES
-from fedpeft_jax.config import RunConfig
+from fedpeft_jax.core import specs
 from fedpeft_jax.data import DATASETS
-from fedpeft_jax.plugins import REGISTRIES
-from fedpeft_jax.reporting import ConsoleReporter, print_summary
-from fedpeft_jax.run_folder import RunFolder
-from fedpeft_jax.training import Run
+from fedpeft_jax.evaluation.baselines import BASELINES
+from fedpeft_jax.experiment import cli
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.plugins import REGISTRIES
+from fedpeft_jax.experiment.reporting import ConsoleReporter, print_summary
+from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.training import Run
 
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print the settings and stop")
 _LIST = flags.DEFINE_bool("list", False, "print the registered plugins and stop")

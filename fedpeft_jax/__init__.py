@@ -8,7 +8,7 @@ from fedpeft_jax.backbones import (
     FedPerGNN,
     PFedRec,
 )
-from fedpeft_jax.config import RunConfig
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import Dataset, DataSettings, from_frame, load_dataset
 from fedpeft_jax.embeddings import (
     EMBEDDINGS,
@@ -20,7 +20,9 @@ from fedpeft_jax.embeddings import (
     ItemFeatures,
     LoRA,
 )
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.training import DivergedError, Run
 from fedpeft_jax.federated import (
     AGGREGATORS,
     Aggregator,
@@ -32,8 +34,6 @@ from fedpeft_jax.federated import (
     make_tiles,
     plan_cohorts,
 )
-from fedpeft_jax.run_folder import RunFolder
-from fedpeft_jax.training import DivergedError, Run
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +10,21 @@ import numpy as np
 import optax
 
 from fedpeft_jax.backbones import BACKBONES
-from fedpeft_jax.data.clients import make_client_data, make_store, read_history
+from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.specs import resolve
 from fedpeft_jax.data.splits import Split
 from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding
 from fedpeft_jax.federated.aggregators import Aggregator, mean
 from fedpeft_jax.federated.client import LocalTraining, Purpose
 from fedpeft_jax.federated.cohorts import Tiles, make_tiles, plan_cohorts
+from fedpeft_jax.federated.losses import bpr
 from fedpeft_jax.federated.round import make_run_rounds
+from fedpeft_jax.federated.sampler import make_client_data, make_store, read_history
 from fedpeft_jax.federated.state import init_private, init_server, make_state
-from fedpeft_jax.losses import bpr
-from fedpeft_jax.roles import FROZEN
-from fedpeft_jax.specs import resolve
 
 ADAM = optax.adam(0.05)
+ROOT = pathlib.Path(__file__).parents[1]
+REAL_DATA = ROOT.parent / "shared" / "data"
 
 
 def make_split(trains, num_items):

@@ -18,15 +18,15 @@ from absl import flags
 from absl.testing import flagsaver
 from jax.experimental.compilation_cache import compilation_cache
 
-from fedpeft_jax import cli, preparation, training
-from fedpeft_jax.checkpoint import load_parameters
-from fedpeft_jax.config import RunConfig
 from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
-from fedpeft_jax.run_folder import RunFolder
-from fedpeft_jax.training import Run
+from fedpeft_jax.experiment import cli, preparation, training
+from fedpeft_jax.experiment.checkpoint import load_parameters
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.training import Run
+from tests.helpers import ROOT
 
 NUM_USERS, NUM_ITEMS, FEATURES = 60, 40, 8
-ROOT = pathlib.Path(__file__).parents[1]
 
 SETTINGS: dict[str, Any] = {
     "rounds": 6,

@@ -14,13 +14,7 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.backbones import BACKBONES, Backbone
-from fedpeft_jax.embeddings import EMBEDDINGS, ItemFeatures
-from fedpeft_jax.federated import aggregators
-from fedpeft_jax.federated.aggregators import AGGREGATORS
-from fedpeft_jax.federated.client import train_client
-from fedpeft_jax.federated.state import init_private, init_server, make_state
-from fedpeft_jax.losses import LOSSES
-from fedpeft_jax.roles import (
+from fedpeft_jax.core.roles import (
     FROZEN,
     PRIVATE,
     ROWS,
@@ -31,8 +25,14 @@ from fedpeft_jax.roles import (
     scatter_add_rows,
     select,
 )
-from fedpeft_jax.specs import resolve
-from fedpeft_jax.typing import History
+from fedpeft_jax.core.specs import resolve
+from fedpeft_jax.core.typing import History
+from fedpeft_jax.embeddings import EMBEDDINGS, ItemFeatures
+from fedpeft_jax.federated import aggregators
+from fedpeft_jax.federated.aggregators import AGGREGATORS
+from fedpeft_jax.federated.client import train_client
+from fedpeft_jax.federated.losses import LOSSES
+from fedpeft_jax.federated.state import init_private, init_server, make_state
 from tests import toys
 from tests.helpers import (
     Engine,

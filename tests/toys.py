@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.backbones.base import Backbone
+from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, private
 from fedpeft_jax.embeddings.base import CompressedEmbedding, Fitted, take
 from fedpeft_jax.federated.aggregators import Aggregator, Statistics
-from fedpeft_jax.losses import masked_mean
-from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED, private
+from fedpeft_jax.federated.losses import masked_mean
 
 
 class Codes(CompressedEmbedding):

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import flax.linen as nn
 import jax
 
+from fedpeft_jax.core.roles import PRIVATE, TRAINED
+from fedpeft_jax.core.typing import Array, History, Key
 from fedpeft_jax.embeddings.base import Fitted, ItemEmbedding, ItemFeatures
-from fedpeft_jax.roles import PRIVATE, TRAINED
-from fedpeft_jax.typing import Array, History, Key
 
 Schedule: TypeAlias = tuple[tuple[str, ...], ...]
 

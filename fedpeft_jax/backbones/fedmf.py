@@ -4,7 +4,7 @@ Chai et al., Secure federated matrix factorization, IEEE Intelligent Systems 202
 """
 
 from fedpeft_jax.backbones.base import Backbone, user_vector
-from fedpeft_jax.typing import Array, History
+from fedpeft_jax.core.typing import Array, History
 
 
 class FedMF(Backbone):

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fedpeft_jax.backbones.base import Backbone, user_vector
-from fedpeft_jax.layers import Dropout, check_hidden
-from fedpeft_jax.typing import Array, History
+from fedpeft_jax.backbones.layers import Dropout, check_hidden
+from fedpeft_jax.core.typing import Array, History
 
 # Of the first layer, which is split in two: each half's inputs are half of its inputs.
 _HALF = nn.initializers.variance_scaling(0.5, "fan_in", "truncated_normal")

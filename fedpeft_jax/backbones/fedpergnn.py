@@ -16,10 +16,10 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 
 from fedpeft_jax.backbones.base import Backbone, user_vector
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.typing import Array, History, Key
 from fedpeft_jax.embeddings.base import Fitted, ItemFeatures
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.roles import FROZEN
-from fedpeft_jax.typing import Array, History, Key
 
 Normalization = Literal["symmetric", "user"]
 

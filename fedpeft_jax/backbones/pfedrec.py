@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import flax.linen as nn
 
 from fedpeft_jax.backbones.base import Backbone, Schedule
-from fedpeft_jax.layers import Dropout, check_hidden
-from fedpeft_jax.roles import PRIVATE, ROWS, SHARED, TRAINED, private
-from fedpeft_jax.typing import Array, History
+from fedpeft_jax.backbones.layers import Dropout, check_hidden
+from fedpeft_jax.core.roles import PRIVATE, ROWS, SHARED, TRAINED, private
+from fedpeft_jax.core.typing import Array, History
 
 
 class PFedRec(Backbone):

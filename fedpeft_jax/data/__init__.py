@@ -7,17 +7,17 @@ a held-out item is ranked against.
 
 from fedpeft_jax.data.candidates import sample_candidates
 from fedpeft_jax.data.dataset import Dataset, build_dataset
-from fedpeft_jax.data.frames import from_frame
-from fedpeft_jax.data.movielens import load_movielens_1m
-from fedpeft_jax.data.raw import Raw
-from fedpeft_jax.data.registry import DATASETS, Source, check_source, load, load_dataset
-from fedpeft_jax.data.settings import DataSettings
-from fedpeft_jax.data.splits import Split, leave_one_out, make_split
-from fedpeft_jax.data.synthetic import (
+from fedpeft_jax.data.readers.frames import from_frame
+from fedpeft_jax.data.readers.movielens import load_movielens_1m
+from fedpeft_jax.data.readers.raw import Raw
+from fedpeft_jax.data.readers.synthetic import (
     generate_long_tailed,
     load_synthetic,
     synthetic_interactions,
 )
+from fedpeft_jax.data.registry import DATASETS, Source, check_source, load, load_dataset
+from fedpeft_jax.data.settings import DataSettings
+from fedpeft_jax.data.splits import Split, leave_one_out, make_split
 
 __all__ = [
     "DATASETS",

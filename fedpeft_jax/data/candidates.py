@@ -9,9 +9,9 @@ with users x items.
 
 import numpy as np
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset
 from fedpeft_jax.data.splits import Split, sort_within
-from fedpeft_jax.errors import InputError
 
 _BLOCK = 1 << 16  # users drawn at once: bounds the temporaries at a million users
 _POPULAR_BLOCK = 1 << 13

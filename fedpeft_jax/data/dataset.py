@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.numbering import (
     align_texts,
     list_texts,
     number_ids,
     number_items,
 )
-from fedpeft_jax.data.raw import as_ids, as_times
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.data.readers.raw import as_ids, as_times
 
 MIN_EVALUATED = 3
 """Distinct items a user needs for one test, one validation and one training item."""

@@ -8,9 +8,9 @@ and minimum degree, Social Networks 1983).
 import numpy as np
 import polars as pl
 
-from fedpeft_jax.data.raw import Raw
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data.readers.raw import Raw
 from fedpeft_jax.data.settings import DataSettings
-from fedpeft_jax.errors import InputError
 
 
 def apply_filters(raw: Raw, settings: DataSettings) -> Raw:

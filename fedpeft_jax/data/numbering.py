@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
 
 
 def number_ids(column: pl.Series) -> tuple[np.ndarray, pl.Series]:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fedpeft_jax.core.user_cache import user_cache
 from fedpeft_jax.data.dataset import Dataset
 from fedpeft_jax.data.settings import DataSettings
-from fedpeft_jax.user_cache import user_cache
 
 # Raised whenever the same files and settings would give another data set than before.
 SCHEME_VERSION = 1
@@ -54,7 +54,7 @@ def cached(
       cache_dir: the folder; None for fedpeft_jax/datasets in the user's cache folder.
 
     Example:
-      >>> from fedpeft_jax.data.synthetic import load_synthetic
+      >>> from fedpeft_jax.data.readers.synthetic import load_synthetic
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     source = Path(folder) / "source"
       ...     _ = source.write_text("as it is")

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedpeft_jax.data import amazon, download, movielens, movielens_files
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset, build_dataset
 from fedpeft_jax.data.filters import apply_filters
 from fedpeft_jax.data.prepared import cached
-from fedpeft_jax.data.raw import Raw
+from fedpeft_jax.data.readers import amazon, download, movielens, movielens_files
+from fedpeft_jax.data.readers.raw import Raw
+from fedpeft_jax.data.readers.synthetic import synthetic_interactions
+from fedpeft_jax.data.readers.tables import read_table
 from fedpeft_jax.data.settings import DataSettings
-from fedpeft_jax.data.synthetic import synthetic_interactions
-from fedpeft_jax.data.tables import read_table
-from fedpeft_jax.errors import InputError
 
 Note = Callable[[str], None]
 """Hears a sentence."""
@@ -134,7 +134,7 @@ def load_dataset(
       >>> load_dataset("ml-1b")
       Traceback (most recent call last):
       ...
-      fedpeft_jax.errors.InputError: dataset='ml-1b' is not known: use one of ...
+      fedpeft_jax.InputError: dataset='ml-1b' is not known: use one of ...
     """
     folder = None if data_dir is None else os.fspath(data_dir)
     return load(

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.settings import check_fields, setting
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.settings import check_fields, setting
 
 SPLITS = ("time", "file", "random", "given", "time_cut")
 

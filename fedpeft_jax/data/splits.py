@@ -11,10 +11,10 @@ import dataclasses
 
 import numpy as np
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import MIN_EVALUATED, Dataset, keep_users
-from fedpeft_jax.data.raw import TEST, TRAIN, UNUSED, VALID
+from fedpeft_jax.data.readers.raw import TEST, TRAIN, UNUSED, VALID
 from fedpeft_jax.data.settings import DataSettings
-from fedpeft_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def make_split(
         client's training items are the whole catalogue, so that it has no negative.
 
     Example:
-      >>> from fedpeft_jax.data.synthetic import load_synthetic
+      >>> from fedpeft_jax.data.readers.synthetic import load_synthetic
       >>> data = load_synthetic(num_users=50, num_items=30)
       >>> _, split = make_split(data, DataSettings(split="time_cut", time_cut=0.5))
       >>> split.name, bool((split.counts > 0).all())

@@ -11,12 +11,12 @@ from fedpeft_jax.embeddings.base import (
 )
 from fedpeft_jax.embeddings.hashing import Hash
 from fedpeft_jax.embeddings.lora import LoRA
-from fedpeft_jax.embeddings.rq import RQ, rq
+from fedpeft_jax.embeddings.rq import RQ
 
 EMBEDDINGS: dict[str, Callable[..., CompressedEmbedding]] = {
     "lora": LoRA,
     "hash": Hash,
-    "rq": rq,
+    "rq": RQ,
 }
 
 __all__ = [
@@ -28,6 +28,5 @@ __all__ = [
     "ItemEmbedding",
     "ItemFeatures",
     "LoRA",
-    "rq",
     "take",
 ]

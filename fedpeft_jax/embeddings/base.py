@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.roles import FROZEN, ROWS
-from fedpeft_jax.typing import Array, Key, PyTree
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.roles import FROZEN, ROWS
+from fedpeft_jax.core.typing import Array, Key, PyTree
 
 FullTable: TypeAlias = Literal["trained", "frozen"] | None
 

@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.typing import Array, Key
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
     Fitted,
@@ -21,9 +24,6 @@ from fedpeft_jax.embeddings.base import (
     shared_codes,
     take,
 )
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.roles import FROZEN
-from fedpeft_jax.typing import Array, Key
 
 Pooling = Literal["mean", "senet"]
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.roles import ROWS
+from fedpeft_jax.core.typing import Array
 from fedpeft_jax.embeddings.base import CompressedEmbedding, take
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.roles import ROWS
-from fedpeft_jax.typing import Array
 
 
 class LoRA(CompressedEmbedding):

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.roles import FROZEN, SHARED
+from fedpeft_jax.core.typing import Array, Key
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
     Fitted,
@@ -20,7 +23,6 @@ from fedpeft_jax.embeddings.base import (
     shared_codes,
     take,
 )
-from fedpeft_jax.errors import InputError
 from fedpeft_jax.features.quantization import (
     Quantized,
     check_codebook_size,
@@ -28,8 +30,6 @@ from fedpeft_jax.features.quantization import (
     residual_kmeans,
 )
 from fedpeft_jax.features.rqvae import Gradient, pretrain_rqvae
-from fedpeft_jax.roles import FROZEN, SHARED
-from fedpeft_jax.typing import Array, Key
 
 Quantizer = Literal["rqvae", "kmeans"]
 CodebookInit = Literal["zeros", "pretrained"] | None
@@ -46,7 +46,7 @@ class RQ(CompressedEmbedding):
       codebook_size: d_R, at most the number of items.
       quantizer: `'rqvae'` learns the codes with a network of their own, `'kmeans'` by
         residual k-means on the autoencoder's latents, which is faster.
-      codebook_init: `'zeros'`, or `'pretrained'`, the quantizer's codebooks at the
+      init_ (in a spec: `init`): `'zeros'`, or `'pretrained'`, the quantizer's codebooks at the
         scale of the latents; None is zeros beside a full table, else pretrained.
       gradient: of the RQ-VAE, `'straight_through'` or `'rotation'`; on MovieLens-1M
         the first explained more of the encodings (0.41 against 0.35).
@@ -65,7 +65,7 @@ class RQ(CompressedEmbedding):
     num_codebooks: int = 4
     codebook_size: int = 256
     quantizer: Quantizer = "rqvae"
-    codebook_init: CodebookInit = None
+    init_: CodebookInit = None
     gradient: Gradient = "straight_through"
     uses_text: ClassVar[bool] = True
 
@@ -86,7 +86,7 @@ class RQ(CompressedEmbedding):
                 )
         words = {
             "quantizer": get_args(Quantizer),
-            "codebook_init": (None, "zeros", "pretrained"),
+            "init_": (None, "zeros", "pretrained"),
             "gradient": get_args(Gradient),
         }
         for name, known in words.items():
@@ -95,7 +95,7 @@ class RQ(CompressedEmbedding):
                     f"rq: {name}={getattr(self, name)!r} is not known: "
                     f"use one of {', '.join(map(repr, known))}"
                 )
-        if self.codebook_init == "pretrained" and not self.alone:
+        if self.init_ == "pretrained" and not self.alone:
             raise InputError(
                 "init='pretrained' beside a full table would count the text twice: "
                 "use init='zeros', or --full=none"
@@ -105,7 +105,7 @@ class RQ(CompressedEmbedding):
     def setup(self) -> None:
         # Without `fit` the codes are random ones.
         shape = (self.num_codebooks, self.codebook_size, self.features)
-        zeros = not self.alone or self.codebook_init == "zeros"
+        zeros = not self.alone or self.init_ == "zeros"
         scale = nn.initializers.zeros if zeros else nn.initializers.normal(0.1)
         self.codebooks = self.param("codebooks", scale, shape)
         self.codes = self.variable(
@@ -160,42 +160,10 @@ class RQ(CompressedEmbedding):
             )
         codes = result.codes.astype(code_dtype(self.codebook_size))
         values = {FROZEN: {"codes": jnp.asarray(codes)}}
-        if self.alone and self.codebook_init != "zeros":
+        if self.alone and self.init_ != "zeros":
             values[SHARED] = {"codebooks": _at_scale_of(latents, result)}
         figures = {**result.figures, **shared_codes(codes)}
         return Fitted(values, figures)
-
-
-def rq(
-    num_items: int,
-    features: int,
-    alone: bool = False,
-    num_codebooks: int = 4,
-    codebook_size: int = 256,
-    quantizer: Quantizer = "rqvae",
-    init: CodebookInit = None,
-    gradient: Gradient = "straight_through",
-    **module: Any,
-) -> RQ:
-    """Returns `RQ`, as a spec names it: its `codebook_init` is `init` there.
-
-    (Flax modules have a method of that name.)
-
-    Example:
-      >>> rq(num_items=10, features=3, codebook_size=4, init="zeros").codebook_init
-      'zeros'
-    """
-    return RQ(
-        num_items=num_items,
-        features=features,
-        alone=alone,
-        num_codebooks=num_codebooks,
-        codebook_size=codebook_size,
-        quantizer=quantizer,
-        codebook_init=init,
-        gradient=gradient,
-        **module,
-    )
 
 
 def _at_scale_of(latents: np.ndarray, result: Quantized) -> Array:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.features.latents import refuse_collapse, standardize_encodings
+from fedpeft_jax.features.layers import MLP
 from fedpeft_jax.features.minibatches import Minibatches, Progress, fit_network
-from fedpeft_jax.layers import MLP
-from fedpeft_jax.typing import Array, Key, PyTree
 
 
 class Autoencoder(nn.Module):

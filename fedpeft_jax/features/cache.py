@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedpeft_jax.user_cache import user_cache
+from fedpeft_jax.core.user_cache import user_cache
 
 # Raised whenever the same texts and encoder would give other encodings than before.
 SCHEME_VERSION = 1

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.typing import Array, Key
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Array, Key
 
 MIN_EXPLAINED_VARIANCE = 0.05
 DEFAULT_SCALE = 0.5
@@ -73,7 +73,7 @@ def refuse_collapse(explained_variance: float, latent_spread: np.ndarray) -> Non
       >>> refuse_collapse(0.01, np.array([1.0, 1.0, 0.0]))  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
-      fedpeft_jax.errors.InputError: the autoencoder's latents collapsed (explained ...
+      fedpeft_jax.InputError: the autoencoder's latents collapsed (explained ...
     """
     widest = float(latent_spread.max())
     useful = int(np.sum(latent_spread > _NEGLIGIBLE * max(1.0, widest)))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.typing import Array, Key, PyTree
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Array, Key, PyTree
 
 _MIN_STEPS, _MIN_EPOCHS, _PIECES = 600, 20, 10
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.features.cache import read_npz
 from fedpeft_jax.features.text import TextFeatures
 

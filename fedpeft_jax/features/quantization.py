@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.errors import InputError
-from fedpeft_jax.typing import Array, Key
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Array, Key
 
 _MOST_ITEMS = 65536  # that centres are computed from; more would not move them
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.features.autoencoder import Autoencoder, train_autoencoder
 from fedpeft_jax.features.latents import standardize_encodings
 from fedpeft_jax.features.minibatches import Minibatches, Progress, fit_network
@@ -26,7 +27,6 @@ from fedpeft_jax.features.quantization import (
     quantize,
     residual_kmeans,
 )
-from fedpeft_jax.typing import Array, Key, PyTree
 
 Gradient: TypeAlias = Literal["rotation", "straight_through"]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.features import cache
 
 MAX_TFIDF_FEATURES = 256

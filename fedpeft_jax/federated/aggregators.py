@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedpeft_jax.roles import ROWS, SHARED
-from fedpeft_jax.typing import Array, Key, PyTree
+from fedpeft_jax.core.roles import ROWS, SHARED
+from fedpeft_jax.core.typing import Array, Key, PyTree
 
 
 class ClientUpdate(NamedTuple):

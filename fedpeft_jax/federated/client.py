@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from fedpeft_jax.backbones.base import Backbone
-from fedpeft_jax.data.clients import ClientData, pair_scores
+from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.aggregators import ClientUpdate
-from fedpeft_jax.losses import Loss
-from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED
-from fedpeft_jax.typing import Array, Key, PyTree
+from fedpeft_jax.federated.losses import Loss
+from fedpeft_jax.federated.sampler import ClientData, pair_scores
 
 _LARGE_DENSE = 8192  # parameters; codebooks and hash tables are above, LoRA's B below
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpeft_jax.errors import InputError
+from fedpeft_jax.core.errors import InputError
 
 _WORTHWHILE = 1.1
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedpeft_jax.data.clients import ClientStore, make_client_data, read_history
+from fedpeft_jax.core.roles import ROWS, SHARED, gather_rows, scatter_add_rows
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.aggregators import Aggregator, ClientUpdate, Statistics
 from fedpeft_jax.federated.client import LocalTraining, Purpose, train_client
 from fedpeft_jax.federated.cohorts import Tiles
-from fedpeft_jax.roles import ROWS, SHARED, gather_rows, scatter_add_rows
-from fedpeft_jax.typing import Array, Key, PyTree
+from fedpeft_jax.federated.sampler import ClientStore, make_client_data, read_history
 
 
 class ServerPurpose(enum.IntEnum):

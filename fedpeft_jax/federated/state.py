@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from fedpeft_jax.backbones.base import Backbone
+from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, select
+from fedpeft_jax.core.typing import History, Key, PyTree, Variables
 from fedpeft_jax.federated.aggregators import Aggregator
 from fedpeft_jax.federated.round import RoundState
-from fedpeft_jax.roles import FROZEN, PRIVATE, ROWS, SHARED, select
-from fedpeft_jax.typing import History, Key, PyTree, Variables
 
 _HISTORY = History(jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
 

@@ -1,0 +1,66 @@
+"""Neural layers that more than one recommender is built of."""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Array, Key
+
+
+class Dropout(nn.Module):
+    """Sets a share of the units to zero and scales the others up.
+
+    Like `flax.linen.Dropout`, but from as many random bits a unit as the rate has
+    binary digits (one for 0.5, eight at most) in place of 32: where every client is
+    small, drawing them would cost as much as all layers. The rate is rounded to a
+    multiple of 1/256, and the scale is that of the rounded rate.
+
+    Attributes:
+      rate: share of the units that are dropped, at least 0 and below 1.
+
+    Example:
+      >>> units = jnp.ones((2, 4))
+      >>> Dropout(0.5).apply({}, units, deterministic=True).tolist() == units.tolist()
+      True
+      >>> rngs = {"dropout": jax.random.key(0)}
+      >>> dropped = Dropout(0.5).apply({}, units, deterministic=False, rngs=rngs)
+      >>> sorted(set(dropped.ravel().tolist()))
+      [0.0, 2.0]
+    """
+
+    rate: float
+
+    def __call__(self, units: Array, *, deterministic: bool) -> Array:
+        """Returns float32[...], like `units`; unchanged if `deterministic`."""
+        parts = min(round(self.rate * 256), 255)
+        if deterministic or not parts:
+            return units
+        dropped = _bernoulli(self.make_rng("dropout"), parts, units.shape)
+        return jnp.where(dropped, 0.0, units * (256 / (256 - parts)))
+
+
+def _bernoulli(key: Key, parts: int, shape: tuple[int, ...]) -> Array:
+    """Draws bool[shape], true with the probability parts / 256."""
+    digits = f"{parts:08b}".rstrip("0")
+    words = jnp.zeros(-(-math.prod(shape) // 32), jnp.uint32)
+    for place, digit in enumerate(reversed(digits)):
+        random = jax.random.bits(jax.random.fold_in(key, place), words.shape)
+        # Half of the old probability, and half more for a 1.
+        words = words | random if digit == "1" else words & random
+    bits = (words[:, None] >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
+    return bits.ravel()[: math.prod(shape)].reshape(shape).astype(bool)
+
+
+def check_hidden(hidden: Sequence[int], dropout: float) -> None:
+    """Raises InputError unless there are hidden layers and a dropout below 1."""
+    sizes = hidden if isinstance(hidden, Sequence) else ()
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InputError(
+            f"hidden={hidden!r} must be a tuple of layer sizes, such as (64, 32)"
+        )
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout={dropout!r} must be at least 0 and below 1")

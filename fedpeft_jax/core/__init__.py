@@ -1,0 +1,1 @@
+"""What every other part builds on: errors, roles, keys, arrays, specs, settings."""

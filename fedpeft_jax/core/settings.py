@@ -1,0 +1,105 @@
+"""Settings as dataclass fields that carry their help text, their words and their bounds.
+
+Messages write a setting in backticks, `name=value`. The command line rewrites these as
+flags; a Python user reads them as they are.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+from fedpeft_jax.core.errors import InputError
+
+
+class Suggestions(NamedTuple):
+    """Values that a plugin suggests for settings that the user leaves out.
+
+    A value that the user gives always wins. The recommender's suggestion wins over the
+    embedding's, because it knows what else a setting moves.
+
+    Attributes:
+      latent_scale: standard deviation of the entries of the initial full table.
+      warm_up_rounds: rounds that train the full table before it is frozen.
+      cohort_size: clients in a round.
+      client_optimizer: a spec, the optimizer of the clients.
+      private_optimizer: a spec, the optimizer of the private parameters.
+      server_optimizer: a spec, the server's optimizer of item rows.
+      shared_server_optimizer: a spec, the server's optimizer of shared parameters.
+    """
+
+    latent_scale: float | None = None
+    warm_up_rounds: int | None = None
+    cohort_size: int | None = None
+    client_optimizer: str | None = None
+    private_optimizer: str | None = None
+    server_optimizer: str | None = None
+    shared_server_optimizer: str | None = None
+
+
+def setting(
+    default: Any,
+    help_: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declares a setting: a field of a frozen dataclass, of which a flag is made.
+
+    A number must be finite, and within the bounds that are given.
+
+    Args:
+      default: None for a setting that is resolved from others, or left out.
+      help_: one phrase, with other settings in backticks.
+      choices: the words that it may be; any word if there are none.
+      least: the least number that it may be.
+      above: a number that it must be above.
+      most: the largest number that it may be.
+      below: a number that it must be below.
+    """
+    bounds = [
+        (words, bound, holds)
+        for words, bound, holds in (
+            ("at least", least, lambda x, b: x >= b),
+            ("above", above, lambda x, b: x > b),
+            ("at most", most, lambda x, b: x <= b),
+            ("below", below, lambda x, b: x < b),
+        )
+        if bound is not None
+    ]
+    metadata = {"help": help_, "choices": choices, "bounds": bounds}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_fields(settings: Any) -> None:
+    """Checks every field of a settings dataclass against its choices and its bounds.
+
+    Raises:
+      InputError: for a word that is not known, or a number that is out of bounds.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Toy:
+      ...     share: float = setting(0.1, "a share", above=0, most=1)
+      >>> check_fields(Toy(1.5))
+      Traceback (most recent call last):
+      ...
+      fedpeft_jax.InputError: `share=1.5` must be above 0 and at most 1
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is None:
+            continue
+        choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+        if choices and value not in choices:
+            raise InputError(
+                f"`{field.name}={value!r}` is not known: use one of "
+                f"{', '.join(choices)}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"`{field.name}={value}` must be a finite number")
+        if not all(holds(value, bound) for _, bound, holds in bounds):
+            needs = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
+            raise InputError(f"`{field.name}={value}` must be {needs}")

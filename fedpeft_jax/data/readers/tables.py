@@ -1,0 +1,208 @@
+"""Reads interactions from any table: CSV, TSV, Parquet, RecBole's atomic files, frames.
+
+Columns are found by the names that data sets commonly give them, or as they are named.
+Atomic files: https://recbole.io/docs/user_guide/data/atomic_files.html
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data.readers.delimited import read_delimited, unreadable
+from fedpeft_jax.data.readers.raw import (
+    TEST,
+    TRAIN,
+    VALID,
+    Raw,
+    as_ids,
+    as_ratings,
+    as_times,
+    prompt,
+)
+from fedpeft_jax.data.settings import DataSettings
+
+KNOWN = {
+    "user": "user userid uid reviewerid customerid memberid",
+    "item": "item itemid iid movieid asin parentasin productid articleid isbn",
+    "time": "time timestamp unixreviewtime date datetime ts",
+    "rating": "rating overall score stars",
+}
+"""Names that a column goes by, without case, spaces, dashes and underscores."""
+
+
+def read_table(settings: DataSettings) -> Raw:
+    """Reads the files that the settings name.
+
+    Raises:
+      InputError: for a file that cannot be read, or a column that is missing, of two
+        possible ones, or of another kind.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "log.csv"
+      >>> _ = path.write_text("userId,movieId,timestamp\\n3,7,978300760\\n")
+      >>> settings = DataSettings(dataset="table", interactions=str(path))
+      >>> read_table(settings).interactions.to_dicts()
+      [{'user': '3', 'item': '7', 'time': 978300760}]
+    """
+    if settings.interactions is None:
+        raise InputError(
+            "dataset 'table' is read from a file: set --interactions=FILE, or hand Run "
+            "a data set that from_frame made"
+        )
+    files = [(settings.interactions, TRAIN)]
+    if settings.split == "given":
+        files += [
+            (file, part)
+            for file, part in (
+                (settings.valid_interactions, VALID),
+                (settings.test_interactions, TEST),
+            )
+            if file is not None
+        ]
+    frames = []
+    for file, part in files:
+        frame = rename_columns(file, _read(file), settings)
+        if settings.split == "given":
+            frame = frame.with_columns(part=pl.lit(part, pl.Int8))
+        frames.append(frame)
+    text = None
+    if settings.items is not None:
+        text = item_texts(settings.items, _read(settings.items), settings)
+    return Raw(_name(settings.interactions), _stack(files, frames), text)
+
+
+def rename_columns(
+    name: str, frame: pl.DataFrame, settings: DataSettings
+) -> pl.DataFrame:
+    """Returns the columns that count, as `user`, `item`, `time` and `rating`."""
+    columns = frame.columns
+    user = find_column(name, columns, "user", settings.user_column)
+    item = find_column(name, columns, "item", settings.item_column)
+    time = find_column(name, columns, "time", settings.time_column, needed=False)
+    rating = find_column(name, columns, "rating", settings.rating_column, needed=False)
+    assert user is not None
+    assert item is not None
+    if user == item:
+        raise InputError(f"{name}: user and item are both column {user!r}: name two")
+    found = {
+        "user": as_ids(name, "user", frame[user]),
+        "item": as_ids(name, "item", frame[item]),
+    }
+    if time is not None:
+        found["time"] = as_times(name, frame[time])
+    if rating is not None:
+        found["rating"] = as_ratings(name, frame[rating])
+    return pl.DataFrame(found)
+
+
+def find_column(
+    name: str,
+    columns: Sequence[str],
+    role: str,
+    given: str | None,
+    *,
+    needed: bool = True,
+) -> str | None:
+    """Returns which column is meant.
+
+    Args:
+      name: of the file, for errors.
+      columns: those that it has.
+      role: `'user'`, `'item'`, `'time'` or `'rating'`.
+      given: its name as the user says it, None to find it, `'none'` for no column.
+      needed: whether it is an error that there is none.
+
+    Raises:
+      InputError: if it is missing, or could be one of two.
+
+    Example:
+      >>> find_column("f", ["userId", "movieId", "n"], "item", None)
+      'movieId'
+    """
+    listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
+    if given is not None:
+        if given == "none" and not needed:
+            return None
+        if given not in columns:
+            raise InputError(
+                f"{name}: has no column {given!r} (found: {listed}): set "
+                f"--{role}_column to one of them"
+            )
+        return given
+    known = KNOWN[role].split()
+    matches = [column for column in columns if _plain(column) in known]
+    if len(matches) > 1:
+        raise InputError(
+            f"{name}: the {role} could be column {' or '.join(map(repr, matches))} "
+            f"(found: {listed}): say which with --{role}_column"
+        )
+    if not matches and needed:
+        raise InputError(
+            f"{name}: no column is known to be the {role} (found: {listed}): "
+            f"set --{role}_column"
+        )
+    return matches[0] if matches else None
+
+
+def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.DataFrame:
+    """Returns columns `item` and `text`, a prompt of an item's text columns."""
+    columns = frame.columns
+    item = find_column(name, columns, "item", settings.item_column)
+    assert item is not None
+    wanted = [column for column in columns if column != item]
+    if settings.text_columns is not None:
+        wanted = [column.strip() for column in settings.text_columns.split(",")]
+        for column in wanted:
+            if column not in columns:
+                raise InputError(
+                    f"{name}: has no column {column!r} (found: {', '.join(columns)}): "
+                    "set --text_columns to some of them"
+                )
+    texts = [
+        prompt((label, _listed(value)) for label, value in row.items())
+        for row in frame.select(wanted).iter_rows(named=True)
+    ]
+    return pl.DataFrame({"item": frame[item], "text": texts})
+
+
+def _listed(value: Any) -> Any:
+    """A value with bars between is a list, as MovieLens writes genres."""
+    return value.split("|") if isinstance(value, str) and "|" in value else value
+
+
+def _read(file: str) -> pl.DataFrame:
+    path = Path(file)
+    if path.suffix not in (".parquet", ".pq"):
+        return read_delimited(path)
+    try:
+        return pl.read_parquet(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: no whole Parquet file ({reason}): write it again"
+        ) from error
+
+
+def _stack(files: Sequence[tuple[str, int]], frames: list[pl.DataFrame]) -> Any:
+    first = frames[0]
+    for (file, _), frame in zip(files, frames, strict=True):
+        if frame.columns != first.columns:
+            raise InputError(
+                f"{file}: has {', '.join(frame.columns)}, and {files[0][0]} "
+                f"{', '.join(first.columns)}: give all parts the same columns"
+            )
+    return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else first
+
+
+def _plain(column: str) -> str:
+    return "".join(letter for letter in column.lower() if letter.isalnum())
+
+
+def _name(file: str) -> str:
+    return Path(file).name.partition(".")[0] or "table"

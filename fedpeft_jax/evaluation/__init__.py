@@ -1,0 +1,1 @@
+"""Evaluation: ranks held-out items by any score function, and summarises the ranks."""

@@ -1,0 +1,140 @@
+"""Results user by user: their file, slices of them, and the test for leaks.
+
+The mean over users hides who is served. The same ranks, by how active a user is and by
+how popular the item that was held out, show it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fedpeft_jax.data import Dataset, Split
+from fedpeft_jax.evaluation.metrics import hit_rate, ndcg
+from fedpeft_jax.evaluation.ranking import Ranks
+
+Results = Mapping[str, Mapping[str, Mapping[str, Ranks]]]
+"""Ranks by model or baseline, target and ranking."""
+
+_PARTS = ("low", "middle", "high")
+_STANDARD_ERRORS = 3.0
+
+
+def per_user_table(
+    dataset: Dataset, split: Split, results: Results, valid_clients: np.ndarray
+) -> pl.DataFrame:
+    """Returns each evaluated user's ranks, what `per_user.parquet` holds.
+
+    Args:
+      dataset: original ids.
+      split: what was held out.
+      results: the ranks; `'model'` and the baselines.
+      valid_clients: int32[V], those that have a validation item.
+
+    Returns:
+      A row a user: `user`, `train_items`, `valid_item` and `test_item` as they are
+      called in the data, and for each model, target and ranking the columns
+      `MODEL_TARGET_RANKING_above` and `..._ties`; the rank is uniform from `above` to
+      `above + ties` (0 is first).
+    """
+    clients = split.evaluated
+    users = pl.DataFrame(
+        {
+            "user": dataset.user_ids[clients].tolist(),
+            "train_items": split.counts[clients],
+            "valid_item": _item_ids(dataset, split.valid[clients]),
+            "test_item": _item_ids(dataset, split.test[clients]),
+            "client": clients,
+        }
+    )
+    for target, of_target in (("valid", valid_clients), ("test", clients)):
+        columns = {
+            f"{model}_{target}_{ranking}_{name}": values
+            for model, targets in results.items()
+            for ranking, ranks in targets.get(target, {}).items()
+            for name, values in ranks._asdict().items()
+        }
+        ranked = pl.DataFrame({"client": of_target, **columns})
+        users = users.join(ranked, on="client", how="left", maintain_order="left")
+    return users.drop("client")
+
+
+def _item_ids(dataset: Dataset, held: np.ndarray) -> list[Any]:
+    ids = dataset.item_ids.tolist()
+    return [ids[item] if item >= 0 else None for item in held.tolist()]
+
+
+def slices(split: Split, rankings: Mapping[str, Ranks]) -> dict[str, Any]:
+    """Returns test metrics of users by activity, and by the popularity of their item.
+
+    Thirds of the evaluated users, as far as ties allow.
+
+    Args:
+      split: what trained and what was held out.
+      rankings: the model's test ranks by ranking.
+
+    Returns:
+      `{"user_activity": {"low": {"users", "from", "to", "sampled": {"hit_rate@10",
+      "ndcg@10"}, "full": ...}, ...}, "item_popularity": ...}`.
+    """
+    clients = split.evaluated
+    counts = np.bincount(split.train, minlength=split.num_items)
+    by = {
+        "user_activity": split.counts[clients],
+        "item_popularity": counts[split.test[clients]],
+    }
+    result: dict[str, Any] = {}
+    for name, values in by.items():
+        edges = np.quantile(values, [1 / 3, 2 / 3], method="lower")
+        part = np.searchsorted(edges, values, side="left")
+        result[name] = {}
+        for place, label in enumerate(_PARTS):
+            rows = part == place
+            if not rows.any():
+                continue
+            result[name][label] = {
+                "users": int(rows.sum()),
+                "from": int(values[rows].min()),
+                "to": int(values[rows].max()),
+                **{
+                    ranking: {
+                        "hit_rate@10": float(hit_rate(*_of(ranks, rows), 10).mean()),
+                        "ndcg@10": float(ndcg(*_of(ranks, rows), 10).mean()),
+                    }
+                    for ranking, ranks in rankings.items()
+                },
+            }
+    return result
+
+
+def leak(results: Results, targets: Sequence[str] = ("test",)) -> dict[str, Any] | None:
+    """Compares the log-odds of training items with their popularity, user by user.
+
+    Args:
+      results: the ranks; of `'log_odds'` and `'most_popular'`, if they were asked for.
+      targets: held-out items to compare on.
+
+    Returns:
+      `difference` of NDCG@10 in the sampled ranking, log-odds less popularity,
+      `standard_error` of this mean of paired differences, and `leaks`, whether it is
+      more than three of them above zero; None if one of the two was not measured, or
+      on one user alone.
+    """
+    if not {"log_odds", "most_popular"} <= results.keys():
+        return None
+    values = [
+        np.concatenate([ndcg(*results[name][t]["sampled"], 10) for t in targets])
+        for name in ("log_odds", "most_popular")
+    ]
+    difference = values[0] - values[1]
+    if len(difference) < 2:
+        return None
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    mean = float(difference.mean())
+    leaks = mean > _STANDARD_ERRORS * error and mean > 0
+    return {"difference": mean, "standard_error": error, "leaks": bool(leaks)}
+
+
+def _of(ranks: Ranks, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return ranks.above[rows], ranks.ties[rows]

@@ -1,0 +1,1 @@
+"""Experiments: settings, phases, and the driver that runs them and records results."""

@@ -1,0 +1,56 @@
+"""The parameters of a run on disk, through Orbax."""
+
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import PyTree
+
+
+def save_parameters(path: pathlib.Path, parameters: PyTree) -> None:
+    """Writes a tree of arrays to a folder, all or nothing.
+
+    Raises:
+      InputError: if the folder cannot be written (permissions, full disk).
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...   save_parameters(pathlib.Path(folder) / "final", {"B": np.eye(2)})
+      ...   load_parameters(pathlib.Path(folder) / "final")["B"].tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
+    """
+    host = jax.tree.map(np.asarray, parameters)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not Orbax's asynchronous checkpointer, whose threads outlive a failure.
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(
+                path.absolute(), args=ocp.args.StandardSave(host), force=True
+            )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot write {path}: {error}; free some space or set --out"
+        ) from error
+
+
+def load_parameters(path: pathlib.Path) -> PyTree:
+    """Reads a tree of NumPy arrays that `save_parameters` wrote.
+
+    Raises:
+      InputError: if there is none, or it is damaged.
+    """
+    if not path.is_dir():
+        raise InputError(f"no parameters at {path}: name a folder under checkpoints/")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path.absolute()).item_metadata
+            if metadata is None:  # Orbax warns and goes on.
+                raise ValueError("its metadata are damaged")
+            target = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
+            return checkpointer.restore(path.absolute(), target)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read the parameters at {path}: {error}") from error

@@ -1,0 +1,276 @@
+"""Tests of data/download.py against a server on loopback that misbehaves."""
+
+import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import threading
+import time
+import zipfile
+
+import pytest
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data import DATASETS, load_dataset
+from fedpeft_jax.data.readers import download
+from fedpeft_jax.data.readers.download import File, fetch
+
+CONTENT = bytes(range(256)) * 4096
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Does what the server's script says for the first part of the path."""
+
+    protocol_version = "HTTP/1.0"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        start = 0
+        if given := self.headers.get("Range"):
+            start = int(given.removeprefix("bytes=").removesuffix("-"))
+        self.server.asked.append((self.path, start))
+        kind = self.path.split("/")[1]
+        if self.path.endswith(".md5"):
+            digest = self.server.digests.get(kind)
+            return (
+                self.answer(200, f"MD5 (x) = {digest}".encode())
+                if digest
+                else (self.send_error(404))
+            )
+        getattr(self, kind.replace("-", "_"))(start)
+
+    def answer(self, code, body, **headers):
+        self.send_response(code)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def whole(self, start):
+        self.answer(200, self.server.content)
+
+    def resumable(self, start):
+        self.answer(206 if start else 200, self.server.content[start:])
+
+    def cut(self, start):
+        """Sends a third of what is left, then nothing."""
+        rest = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest if len(rest) < 400_000 else rest[: len(rest) // 3])
+        self.close_connection = True
+
+    def cut_and_forget(self, start):
+        """Cuts the first answer, and knows no ranges."""
+        body = self.server.content
+        first = len(self.server.asked) == 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:1000] if first else body)
+        self.close_connection = True
+
+    def redirect(self, start):
+        self.send_response(302)
+        self.send_header("Location", "/whole/x.zip")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def slow(self, start):
+        time.sleep(1.0)
+        self.whole(start)
+
+    def missing(self, start):
+        self.send_error(404)
+
+    def broken(self, start):
+        self.send_error(500)
+
+    def wrong(self, start):
+        self.answer(206 if start else 200, b"another file"[start:])
+
+    def full_range(self, start):
+        if start >= len(self.server.content):
+            size = len(self.server.content)
+            return self.answer(416, b"", Content_Range=f"bytes */{size}")
+        return self.resumable(start)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on loopback; waiting between tries is short."""
+    monkeypatch.setattr(download, "_BACK_OFF_S", 0.01)
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.asked, made.digests, made.content = [], {}, CONTENT
+    made.url = f"http://127.0.0.1:{made.server_address[1]}"
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def file_of(server, *kinds, md5=MD5, name="x.zip"):
+    return File(name, tuple(f"{server.url}/{kind}/{name}" for kind in kinds), md5)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("whole",),
+        ("cut",),
+        ("cut-and-forget",),
+        ("redirect",),
+        ("slow",),
+        ("missing", "whole"),
+        ("broken", "whole"),
+        ("wrong", "whole"),
+        ("wrong", "missing", "broken", "cut"),
+    ],
+)
+def test_the_file_arrives_whole(server, tmp_path, kinds):
+    heard = []
+    hear = lambda done, total: heard.append((done, total))  # noqa: E731
+    path = fetch(file_of(server, *kinds), tmp_path / "new" / "folder", hear)
+    assert path.read_bytes() == CONTENT
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.zip"]
+    assert heard[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_cut_transfer_goes_on_where_it_ended(server, tmp_path):
+    fetch(file_of(server, "cut"), tmp_path)
+    starts = [start for _, start in server.asked]
+    assert starts[0] == 0 and starts == sorted(set(starts)) and len(starts) > 2
+
+
+def test_what_an_earlier_run_left_is_completed(server, tmp_path):
+    (tmp_path / "x.zip.part").write_bytes(CONTENT[:500_000])
+    assert fetch(file_of(server, "resumable"), tmp_path).read_bytes() == CONTENT
+    assert server.asked == [("/resumable/x.zip", 500_000)]
+
+
+def test_a_complete_part_is_only_checked(server, tmp_path):
+    (tmp_path / "x.zip.part").write_bytes(CONTENT)
+    assert fetch(file_of(server, "full-range"), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_part_of_another_file_is_fetched_again(server, tmp_path):
+    (tmp_path / "x.zip.part").write_bytes(b"z" * 500_000)
+    assert fetch(file_of(server, "resumable"), tmp_path).read_bytes() == CONTENT
+
+
+def test_what_is_there_is_not_fetched(server, tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"mine")
+    assert fetch(file_of(server, "whole"), tmp_path).read_bytes() == b"mine"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        (("missing",), "404"),
+        (("broken",), "500"),
+        (("wrong",), "its checksum is another one"),
+        (("missing", "wrong"), "404.*its checksum is another one"),
+    ],
+)
+def test_no_address_gives_it(server, tmp_path, kinds, message):
+    with pytest.raises(InputError, match=message) as caught:
+        fetch(file_of(server, *kinds), tmp_path)
+    assert f"put the file at {tmp_path / 'x.zip'} by hand" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_offline(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_BACK_OFF_S", 0.01)
+    file = File("x.zip", ("http://127.0.0.1:9/x.zip",), MD5)
+    with pytest.raises(InputError, match="check the connection, or put the file at"):
+        fetch(file, tmp_path)
+
+
+def test_a_published_checksum_is_asked_for(server, tmp_path):
+    server.digests["whole"] = "0" * 32
+    with pytest.raises(InputError, match="checksum"):
+        fetch(file_of(server, "whole", md5=None), tmp_path)
+    server.digests["whole"] = MD5
+    assert fetch(file_of(server, "whole", md5=None), tmp_path).exists()
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.json.gz"])
+def test_without_any_checksum_the_archive_has_to_be_whole(server, tmp_path, name):
+    with pytest.raises(InputError, match="damaged or something else"):
+        fetch(file_of(server, "whole", md5=None, name=name), tmp_path)
+    if name.endswith(".gz"):
+        server.content = gzip.compress(CONTENT)
+    else:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("member", CONTENT)
+        server.content = packed.getvalue()
+    path = fetch(file_of(server, "whole", md5=None, name=name), tmp_path)
+    assert path.read_bytes() == server.content
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*set --data_dir"):
+        fetch(file_of(server, "whole"), tmp_path / "file")
+
+
+def test_two_at_once_fetch_once(server, tmp_path):
+    file, paths = file_of(server, "slow"), []
+    threads = [
+        threading.Thread(target=lambda: paths.append(fetch(file, tmp_path)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.read_bytes() for path in paths] == [CONTENT] * 3
+    assert len(server.asked) == 1
+
+
+def test_a_data_set_is_fetched_where_its_files_are_missing(
+    server, tmp_path, monkeypatch
+):
+    rows = "".join(f"{u}::{i}::3::{7 * i}\n" for u in range(1, 4) for i in range(1, 5))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("ml-1m/ratings.dat", rows)
+        archive.writestr("ml-1m/movies.dat", "1::One::Drama\n")
+        archive.writestr("ml-1m/users.dat", "")
+    server.content = packed.getvalue()
+    file = file_of(server, "whole", name="ml-1m.zip", md5=None)
+    source = DATASETS["ml-1m"]._replace(published=lambda settings: [file])
+    monkeypatch.setitem(DATASETS, "ml-1m", source)
+    with pytest.raises(InputError, match="or set --download"):
+        load_dataset("ml-1m", tmp_path, cache=False)
+    for _ in range(2):
+        data = load_dataset("ml-1m", tmp_path, download=True, cache=False)
+        assert (data.num_users, data.num_items) == (3, 4)
+    assert sum(path.endswith(".zip") for path, _ in server.asked) == 1
+
+
+def test_published_files_have_addresses():
+    for name, source in DATASETS.items():
+        if source.published is None:
+            continue
+        settings = download_settings(name)
+        for file in source.published(settings):
+            assert file.urls and all(file.name in url for url in file.urls)
+            assert source.page and source.licence
+
+
+def download_settings(name):
+    from fedpeft_jax.data import DataSettings
+
+    category = "Software" if name.startswith("amazon") else None
+    return DataSettings(dataset=name, category=category, data_dir="x")

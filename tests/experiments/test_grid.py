@@ -1,0 +1,110 @@
+"""experiments/grid.py: rows of settings, seeds, and runs that are not run again."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.experiment.config import RunConfig
+from tests.small_runs import ROOT, SETTINGS, load_script, run_cli, small_runs
+
+ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    with small_runs():
+        yield
+
+
+def grid(out, *arguments, rows=ROWS):
+    vary = [f"--vary={row}" for row in rows]
+    return run_cli("--seeds=0,1", *vary, *arguments, script="grid", out=out)
+
+
+def summaries(out):
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(out.glob("*/summary.json"))
+    }
+
+
+def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
+    assert grid(tmp_path) == 0
+    done, first = summaries(tmp_path), capsys.readouterr().out
+    assert set(done) == {"row0-seed0", "row0-seed1", "row1-seed0", "row1-seed1"}
+    assert done["row1-seed1"]["config"]["embedding"] == "lora(rank=2)"
+    assert done["row1-seed1"]["config"]["seed"] == 1
+    values = [
+        done[f"row1-seed{s}"]["metrics"]["test"]["sampled"]["hit_rate@10"]
+        for s in (0, 1)
+    ]
+    (line,) = [x for x in first.splitlines() if re.match(r"1\s+0", x)]
+    spread = abs(values[0] - values[1]) / 2**0.5
+    assert f"{sum(values) / 2:.3f} ±{f'{spread:.3f}'.lstrip('0')}" in line
+    assert "most popular" in first
+
+    # An interrupted run is run again, and a finished one is not.
+    (tmp_path / "row1-seed1" / "summary.json").unlink()
+    marked = tmp_path / "row0-seed0" / "summary.json"
+    marked.write_text(marked.read_text().replace('"format": 1', '"format": 1, "x": 1'))
+    assert grid(tmp_path) == 0
+    again = summaries(tmp_path)
+    assert again["row0-seed0"]["x"] == 1
+    assert again["row1-seed1"]["metrics"] == done["row1-seed1"]["metrics"]
+    assert (tmp_path / "row1-seed1-unfinished1" / "metrics.jsonl").exists()
+
+    # Validation items, for tuning.
+    assert grid(tmp_path, "--target=valid") == 0
+    assert "valid items" in capsys.readouterr().out
+
+    # Other settings never take the place of a run.
+    assert grid(tmp_path, "--local_epochs=3") == 2
+    assert "row0-seed0 holds a run of other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("embedding", "'embedding' is not setting=value"),
+        ("rank=4", "'rank=4' is not setting=value"),
+        ("rounds=many", "many"),
+        ("embedding=lora(rank=0)", "rank"),
+    ],
+)
+def test_rows_that_are_refused(tmp_path, capsys, row, says):
+    assert grid(tmp_path / "out", rows=(row,)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and says in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_that_are_refused(tmp_path, capsys):
+    assert grid(tmp_path / "out", "--seeds=0,one") == 2
+    assert "--seeds=0,one" in capsys.readouterr().err
+
+
+def test_the_file_of_embeddings_is_for_rows_that_read_it():
+    module = load_script("grid")
+    settings = {**vars(RunConfig(**SETTINGS)), "text_embeddings": "x.npz"}
+    settings.update(warm_up_rounds=None, rounds=30)
+    read = [module.read_row(row, settings).text_embeddings for row in module.REFERENCES]
+    assert read == ["x.npz", "x.npz", None, "x.npz", "x.npz"]
+    with pytest.raises(InputError):
+        RunConfig(**{**settings, "full_init": "random", "embedding": "none"})
+
+
+GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_rows_of_the_grids_are_settings(path):
+    module = load_script("grid")
+    settings = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    lines = path.read_text().splitlines()
+    rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
+    assert len(rows) > 2
+    for row in rows:
+        assert module.read_row(row, settings) != RunConfig() or row == "split=time"
