@@ -28,14 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark_case import SETTINGS, Case, measure
-from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax import InputError, configure
 
 _DEFAULT_SETTINGS = "full,lora,hash,rq,fedpergnn_full,pfedrec_full,fedncf_full"
 
 
 def _parse(argv: Sequence[str]) -> Case:
-    defaults = RunConfig()
+    defaults = configure(full="trained", embedding="none").server
     values = flags.FlagValues()  # not the global ones, which another main may define
 
     def integer(name: str, default: int, text: str, least: int = 1) -> None:
@@ -57,7 +56,9 @@ def _parse(argv: Sequence[str]) -> Case:
     integer("chunk_rounds", 20, "rounds a dispatch, that is, a sample")
     integer("features", 32, "length of an item vector")
     string("aggregator", defaults.aggregator, "spec of an aggregator")
-    step = defaults.value("server_optimizer")
+    string("upload", "identity", "specs of upload stages, with commas")
+    string("download", "identity", "specs of download stages, with commas")
+    step = defaults.server_optimizer
     string("server_optimizer", step, "spec of an optimizer")
     integer("tile_rows", 4096, "positives in a tile, padding included")
     integer("max_buckets", 6, "length buckets at most")

@@ -8,30 +8,33 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from fedpeft_jax.backbones import BACKBONES
-from fedpeft_jax.core import specs
-from fedpeft_jax.core.roles import FROZEN
-from fedpeft_jax.data import generate_long_tailed, leave_one_out, load_dataset
-from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding
-from fedpeft_jax.embeddings.base import FullTable
-from fedpeft_jax.federated.aggregators import AGGREGATORS, with_server_optimizer
-from fedpeft_jax.federated.client import LocalTraining
-from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
-from fedpeft_jax.federated.losses import bpr
-from fedpeft_jax.federated.optimizers import OPTIMIZERS
-from fedpeft_jax.federated.round import make_run_rounds
-from fedpeft_jax.federated.sampler import make_store
-from fedpeft_jax.federated.state import init_private, init_server, make_state
+from fedpeft_jax import (
+    BACKBONES,
+    FROZEN,
+    RunConfig,
+    configure,
+    fresh_negatives,
+    generate_long_tailed,
+    init_private,
+    init_server,
+    leave_one_out,
+    load_dataset,
+    make_algorithm,
+    make_model,
+    make_run_rounds,
+    make_state,
+    make_tiles,
+    plan_cohorts,
+)
 
 
 class Setting(NamedTuple):
-    """What is trained: specs of a backbone and an embedding around a full table."""
+    """What is trained: specs of a backbone and an embedding beside a full table."""
 
     backbone: str
-    full: FullTable
-    embedding: str | None
+    full: str
+    embedding: str
 
 
 _COMPRESSED = {
@@ -40,11 +43,11 @@ _COMPRESSED = {
     "senet": "hash(pooling='senet')",
     "rq": "rq(num_codebooks=4, codebook_size=256)",
 }
-_ITEMS: dict[str, tuple[FullTable, str | None]] = {
-    "full": ("trained", None),
-    "frozen": ("frozen", None),
+_ITEMS: dict[str, tuple[str, str]] = {
+    "full": ("trained", "none"),
+    "frozen": ("frozen", "none"),
     **{name: ("frozen", spec) for name, spec in _COMPRESSED.items()},
-    **{f"{name}_alone": (None, spec) for name, spec in _COMPRESSED.items()},
+    **{f"{name}_alone": ("none", spec) for name, spec in _COMPRESSED.items()},
 }
 
 SETTINGS = {name: Setting("fedmf", *items) for name, items in _ITEMS.items()} | {
@@ -54,7 +57,10 @@ SETTINGS = {name: Setting("fedmf", *items) for name, items in _ITEMS.items()} | 
 }
 """FedMF by the name of its item embedding, the others as `backbone_embedding`."""
 
-_REPORTED = ("cohort_size", "aggregator", "server_optimizer", "features")
+_REPORTED = (
+    *("cohort_size", "aggregator", "upload", "download", "server_optimizer"),
+    "features",
+)
 
 Case = dict[str, Any]
 """The name of a setting and the value of every flag."""
@@ -86,7 +92,8 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     lap("data")
     split = leave_one_out(data)
     lap("split")
-    store = jax.block_until_ready(make_store(split))
+    sampler = fresh_negatives(split.num_items)
+    store = jax.block_until_ready(sampler.make_store(split))
     lap("store")
     shape = {n: case[n] for n in ("tile_rows", "max_buckets", "client_chunk")}
     tiles = make_tiles(split.counts, cohort_size, **shape)
@@ -98,29 +105,17 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
         for first in range(0, case["rounds"] + rounds, rounds)
     ]  # fmt: skip
     lap("plan")
-    setting = SETTINGS[case["setting"]]
-    compressed = setting.embedding and specs.resolve(
-        setting.embedding, EMBEDDINGS, "embedding"
-    )
-    item_embedding = ItemEmbedding(
-        split.num_items, case["features"], setting.full, compressed or None
-    )
-    make_model = specs.resolve(setting.backbone, BACKBONES, "backbone")
-    model = make_model(item_embedding=item_embedding)
-    inner = specs.resolve(case["aggregator"], AGGREGATORS, "aggregator")()
-    server_optimizer = specs.resolve(
-        case["server_optimizer"], OPTIMIZERS, "server optimizer"
-    )
-    aggregator = with_server_optimizer(inner, server_optimizer())
+    config = _config(case)
+    model = make_model(config.model, split.num_items)
+    algorithm = make_algorithm(config.training, config.server, model)
     keys = jax.random.split(jax.random.key(seed), 3)
     server = init_server(model, keys[0])
     private = init_private(model, keys[1], split.num_clients, server)
-    state = make_state(server, private, aggregator, keys[2])
+    state = make_state(server, private, algorithm, keys[2])
     fixed = jax.block_until_ready((server[FROZEN], store))
     del server, private  # the state is donated
     lap("init")
-    training = LocalTraining(model, bpr, optax.adam(1e-2), split.num_items)
-    run = make_run_rounds(training, aggregator, tiles)
+    run = make_run_rounds(algorithm, tiles)
     arrays = [jnp.asarray(x) for x in plans[0]]
     num_rounds = jnp.int32(rounds)
     compiled = run.lower(state, *fixed, *arrays, num_rounds).compile()
@@ -142,13 +137,29 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
             "dataset": data.name,
             "users": split.num_clients,
             "items": split.num_items,
-            "train_pairs": len(split.train),
+            "train_pairs": len(split.train.values),
             **{n: case[n] for n in _REPORTED},
             "tiles": tiles._asdict(),
             "device": jax.devices()[0].device_kind,
             "prepare_s": {**seconds, "total": sum(seconds.values())},
             "compile_s": compile_s,
         }
+
+
+def _config(case: Case) -> RunConfig:
+    """The same optimizers for every setting, so that times compare."""
+    setting = SETTINGS[case["setting"]]
+    return configure(
+        **setting._asdict(),
+        features=case["features"],
+        aggregator=case["aggregator"],
+        upload=case["upload"],
+        download=case["download"],
+        client_optimizer="adam(learning_rate=0.01)",
+        private_optimizer="adam(learning_rate=0.01)",
+        server_optimizer=case["server_optimizer"],
+        shared_server_optimizer=case["server_optimizer"],
+    )
 
 
 def _peaks() -> dict[str, int | None]:

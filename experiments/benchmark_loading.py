@@ -1,10 +1,10 @@
-r"""Times how data sets are read and prepared, and the memory that it takes.
+"""Measures the time and the memory that it takes to read and prepare data sets.
 
     python experiments/benchmark_loading.py --data_dir=DIR             # MovieLens-1M
     python experiments/benchmark_loading.py --interactions=20000000    # generated
 
-Each case runs in processes of its own, without and then with a prepared copy in the
-cache, and reports the median seconds to a split data set and the peak of resident
+Each case runs in separate processes, first without and then with a prepared copy in the
+cache. The results are the median seconds to a split data set, and the peak of resident
 memory.
 """
 
@@ -27,22 +27,19 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data import DataSettings, load, make_split
-from fedpeft_jax.data.dataset import Dataset
-from fedpeft_jax.data.readers.synthetic import generate_long_tailed
+from fedpeft_jax import DataSettings, InputError
+from fedpeft_jax.data import generate_long_tailed, load, make_split
 
 
 def write_table(path: Path, rows: int, users: int, items: int) -> None:
     """Writes generated interactions, in random order, with times and ratings."""
-    data: Dataset = generate_long_tailed(0, users, items, rows / users / 0.97)
+    data = generate_long_tailed(0, users, items, rows / users / 0.97)
     rng = np.random.default_rng(0)
-    owners = np.repeat(np.arange(users), np.diff(data.offsets))
-    order = rng.permutation(len(owners))
+    order = rng.permutation(len(data.items.values))
     frame = pl.DataFrame(
         {
-            "user_id": owners[order] + 1,
-            "item_id": data.items[order] + 1,
+            "user_id": data.items.owners[order] + 1,
+            "item_id": data.items.values[order] + 1,
             "rating": rng.integers(1, 6, len(order)),
             "timestamp": 10**9 + rng.integers(0, 10**8, len(order)),
         }
@@ -67,18 +64,21 @@ def _measure(settings: DataSettings, cache: str, pipe: Connection) -> None:
     facts = {
         "users": dataset.num_users,
         "items": dataset.num_items,
-        "interactions": len(dataset.items),
-        "train_pairs": len(split.train),
+        "interactions": len(dataset.items.values),
+        "train_pairs": len(split.train.values),
     }
     pipe.send({**facts, "seconds": seconds, "peak_rss_bytes": peak})
 
 
 def measure(settings: DataSettings, cache: str) -> dict[str, Any]:
-    """Loads and splits a data set in a process of its own.
+    """Loads and splits a data set in a separate process.
 
     Args:
-      settings: what to load.
-      cache: the user's cache folder for it.
+      settings: the settings of the data set.
+      cache: the user's cache folder in that process.
+
+    Returns:
+      The sizes of the data set, the seconds and the peak of resident memory.
 
     Raises:
       InputError: for files that cannot be read.
@@ -88,7 +88,7 @@ def measure(settings: DataSettings, cache: str) -> dict[str, Any]:
     worker = context.Process(target=_measure, args=(settings, cache, theirs))
     worker.start()
     theirs.close()
-    answer: dict[str, Any] | InputError = ours.recv()  # EOFError: it died and said why
+    answer: dict[str, Any] | InputError = ours.recv()  # EOFError: it died
     worker.join()
     if isinstance(answer, InputError):
         raise answer
@@ -96,7 +96,7 @@ def measure(settings: DataSettings, cache: str) -> dict[str, Any]:
 
 
 def repeat(settings: DataSettings, repeats: int) -> list[dict[str, Any]]:
-    """Returns the medians without and with a prepared copy, the highest peaks."""
+    """Returns median seconds and highest peaks, without and with a prepared copy."""
     samples: list[list[dict[str, Any]]] = [[], []]
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as cache:
@@ -114,7 +114,7 @@ def repeat(settings: DataSettings, repeats: int) -> list[dict[str, Any]]:
 
 
 def _parse(argv: Sequence[str]) -> flags.FlagValues:
-    values = flags.FlagValues()  # not the global ones, which another main may define
+    values = flags.FlagValues()  # not the global flags, which another main may define
     given: Any = {"flag_values": values}
     flags.DEFINE_string("data_dir", None, "folder of ml-1m.zip", **given)
     flags.DEFINE_integer("interactions", 0, "rows to generate", 0, **given)

@@ -4,12 +4,11 @@ r"""Runs settings x seeds and prints their mean and spread in one table.
         --vary='full=trained embedding=none' \
         --vary='full=frozen embedding=lora(rank=8)'
 
-Every flag of `run.py` sets all rows; a row changes what its --vary says. Without --vary
-the rows are LoRA models and what has to stand beside them. Runs that are finished in
---out (runs/grid by default) are not run again.
+Every flag of `run.py` applies to all rows, and a row's --vary changes some of them for
+that row. Without --vary the rows are LoRA models and their references. Runs that are
+finished in --out (runs/grid by default) are not run again.
 """
 
-import dataclasses
 import json
 import pathlib
 import shlex
@@ -22,12 +21,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft_jax.core.errors import InputError
+import fedpeft_jax
+from fedpeft_jax import ConsoleReporter, InputError, RunConfig, RunFolder
 from fedpeft_jax.experiment import cli
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.reporting import ConsoleReporter, format_bytes
-from fedpeft_jax.experiment.run_folder import RunFolder
-from fedpeft_jax.experiment.training import Run
+from fedpeft_jax.experiment.reporting import format_bytes
 
 REFERENCES = (
     "full=trained embedding=none",
@@ -43,11 +40,11 @@ _TARGET = flags.DEFINE_enum(
 )
 
 
-def read_row(text: str, settings: dict[str, Any]) -> RunConfig:
-    """Returns the common settings, changed as a row says.
+def read_row(text: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the common settings with the changes of a row.
 
     Raises:
-      InputError: for what is no setting, or no value of it.
+      InputError: for a word that is not a setting and its value.
     """
     changes: dict[str, Any] = {}
     for word in shlex.split(text):
@@ -58,21 +55,21 @@ def read_row(text: str, settings: dict[str, Any]) -> RunConfig:
             changes[name] = flags.FLAGS[name].parser.parse(value)
         except ValueError as error:
             raise InputError(f"--vary={text!r}: {error}") from None
-    return cli.config_beside_others({**settings, **changes})
+    return {**settings, **changes}
 
 
 def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
     """Returns the summary of a run, from its folder if it is finished there.
 
-    A run that was interrupted there is moved aside and run again.
+    An interrupted run is moved aside and run again.
 
     Raises:
-      InputError: if the folder holds a run of other settings.
+      InputError: if the folder holds a run with other settings.
     """
     held, done = folder / "config.json", folder / "summary.json"
     if held.exists():
-        if json.loads(held.read_text()) != config.settings():
-            raise InputError(f"{folder} holds a run of other settings: set --out")
+        if json.loads(held.read_text()) != config.flat():
+            raise InputError(f"{folder} holds a run with other settings: set `out`")
         if done.exists():
             summary: dict[str, Any] = json.loads(done.read_text())
             return summary
@@ -80,13 +77,14 @@ def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
         folder.rename(next(path for path in aside if not path.exists()))
     reporter = ConsoleReporter()
     try:
-        return Run(config, RunFolder(folder, config.name), reporter).execute()
+        target = RunFolder(folder, config.name)
+        return fedpeft_jax.run(config, folder=target, reporter=reporter).summary
     finally:
         reporter.close()
 
 
 def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
-    """Prints mean and standard deviation over seeds, a row a setting."""
+    """Prints mean and standard deviation over seeds, one line per row."""
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("row")  # a long name is folded, no figure is
@@ -133,18 +131,20 @@ def main(argv: list[str]) -> int:
         settings = cli.settings_from_flags()
         out = pathlib.Path(settings.pop("out") or "runs/grid")
         texts = _VARY.value or list(REFERENCES)
-        configs = {text: read_row(text, settings) for text in texts}
+        given = {text: read_row(text, settings) for text in texts}
+        for row in given.values():
+            cli.config_beside_others({**row, "seed": 0})  # a bad row ends the grid now
         try:
             seeds = [int(seed) for seed in _SEEDS.value]
         except ValueError:
             raise InputError(f"--seeds={','.join(_SEEDS.value)}: write 0,1,2") from None
-        rows: dict[str, list[dict[str, Any]]] = {text: [] for text in configs}
+        rows: dict[str, list[dict[str, Any]]] = {text: [] for text in given}
         for seed in seeds:
-            for number, (text, config) in enumerate(configs.items()):
+            for number, (text, row) in enumerate(given.items()):
                 print(f"row {number} ({text}), seed {seed}", flush=True)
-                seeded = dataclasses.replace(config, seed=seed)
+                config = cli.config_beside_others({**row, "seed": seed})
                 folder = out / f"row{number}-seed{seed}"
-                rows[text].append(run_once(seeded, folder))
+                rows[text].append(run_once(config, folder))
         print_table(rows, _TARGET.value)
 
     return cli.exit_code(work, argv)

@@ -1,22 +1,15 @@
 """Runs one experiment: `python experiments/run.py --help` lists every setting."""
 
 import json
-import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
-from fedpeft_jax.core import specs
-from fedpeft_jax.data import DATASETS
-from fedpeft_jax.evaluation.baselines import BASELINES
+import fedpeft_jax
+from fedpeft_jax import ConsoleReporter, RunConfig, RunFolder, configure, print_summary
 from fedpeft_jax.experiment import cli
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.plugins import REGISTRIES
-from fedpeft_jax.experiment.reporting import ConsoleReporter, print_summary
-from fedpeft_jax.experiment.run_folder import RunFolder
-from fedpeft_jax.experiment.training import Run
 
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print the settings and stop")
 _LIST = flags.DEFINE_bool("list", False, "print the registered plugins and stop")
@@ -25,59 +18,49 @@ _REFERENCES = flags.DEFINE_bool(
 )
 
 
-def print_plugins() -> None:
-    """Prints what each setting may name, with arguments and their defaults."""
-    for setting, names in (("dataset", DATASETS), ("baselines", BASELINES)):
-        print(f"{setting}: {', '.join(names)}")
-    for setting, registry in REGISTRIES.items():
-        print(f"{setting}:")
-        for name, factory in sorted(registry.items()):
-            print(f"  {specs.signature(name, factory)}")
-
-
-def print_config(config: RunConfig) -> None:
-    """Prints the settings, with those that were derived from others."""
-    print(json.dumps(config.settings(), indent=2))
-
-
-def references(config: RunConfig, folder: pathlib.Path) -> Iterator[RunConfig]:
-    """The same run without a compressed part: the table trained, and frozen."""
+def references(given: dict[str, Any], folder: RunFolder) -> Iterator[RunConfig]:
+    """Yields the same run without a compressed part: the table trained, and frozen."""
+    config = configure(**given)
     for full in ("trained", "frozen"):
-        if (config.full, config.embedding) != (full, "none"):
+        if (config.model.full, config.model.embedding) != (full, "none"):
             changes = {"full": full, "embedding": "none", "warm_up_rounds": None}
-            out = str(folder / "references" / full)
-            yield cli.config_beside_others({**vars(config), **changes, "out": out})
+            out = str(folder.path / "references" / full)
+            yield cli.config_beside_others({**given, **changes, "out": out})
 
 
-def run(config: RunConfig) -> tuple[dict[str, Any], pathlib.Path]:
+def run(config: RunConfig) -> tuple[dict[str, Any], RunFolder]:
     """Runs one experiment; returns its summary and its folder."""
-    folder, reporter = RunFolder(config.out, config.name), ConsoleReporter()
+    folder, reporter = RunFolder(config.run.out, config.name), ConsoleReporter()
     try:
-        return Run(config, folder, reporter).execute(), folder.path
+        return fedpeft_jax.run(config, folder=folder, reporter=reporter).summary, folder
     finally:
         reporter.close()
         folder.close()
 
 
-def run_and_print(config: RunConfig) -> None:
-    """Runs the experiment, and what shall stand beside it, and prints all of it."""
-    summary, folder = run(config)
+def run_and_print(given: dict[str, Any]) -> None:
+    """Runs the experiment and its references, and prints all of them."""
+    summary, folder = run(configure(**given))
     others = []
-    for other in references(config, folder) if _REFERENCES.value else ():
-        print(f"\nbeside it: {other.full} + {other.embedding}", file=sys.stderr)
+    for other in references(given, folder) if _REFERENCES.value else ():
+        name = f"{other.model.full} + {other.model.embedding}"
+        print(f"\nreference: {name}", file=sys.stderr)
         others.append(run(other)[0])
     print_summary(summary, others)
-    print(f"results: {folder}")
+    print(f"results: {folder.path}")
 
 
 def main(argv: list[str]) -> int:
-    """Does what the flags ask for; returns the exit code."""
+    """Does what the flags say; returns the exit code."""
 
     def work() -> None:
+        given = cli.settings_from_flags()
         if _LIST.value:
-            return print_plugins()
-        config = RunConfig(**cli.settings_from_flags())
-        return (print_config if _PRINT_CONFIG.value else run_and_print)(config)
+            cli.print_plugins()
+        elif _PRINT_CONFIG.value:
+            print(json.dumps(configure(**given).flat(), indent=2))
+        else:
+            run_and_print(given)
 
     return cli.exit_code(work, argv)
 

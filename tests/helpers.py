@@ -10,17 +10,26 @@ import numpy as np
 import optax
 
 from fedpeft_jax.backbones import BACKBONES
+from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.core.specs import resolve
-from fedpeft_jax.data.splits import Split
+from fedpeft_jax.data import Split
 from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding
-from fedpeft_jax.federated.aggregators import Aggregator, mean
-from fedpeft_jax.federated.client import LocalTraining, Purpose
-from fedpeft_jax.federated.cohorts import Tiles, make_tiles, plan_cohorts
+from fedpeft_jax.federated import (
+    Aggregator,
+    Algorithm,
+    LocalTraining,
+    Tiles,
+    fresh_negatives,
+    init_private,
+    init_server,
+    make_run_rounds,
+    make_state,
+    make_tiles,
+    plan_cohorts,
+)
+from fedpeft_jax.federated.aggregators import mean
 from fedpeft_jax.federated.losses import bpr
-from fedpeft_jax.federated.round import make_run_rounds
-from fedpeft_jax.federated.sampler import make_client_data, make_store, read_history
-from fedpeft_jax.federated.state import init_private, init_server, make_state
 
 ADAM = optax.adam(0.05)
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,10 +42,9 @@ def make_split(trains, num_items):
     return Split(
         name="toy",
         num_items=num_items,
-        offsets=np.cumsum([0, *map(len, trains)]),
-        train=np.concatenate([np.sort(t) for t in trains]).astype(np.int32),
+        train=Ragged.from_rows([np.sort(t) for t in trains]),
         valid=nobody,
-        test=nobody,
+        test=nobody.copy(),
     )
 
 
@@ -58,15 +66,11 @@ def make_model(
     )
 
 
-def make_training(model, loss=bpr, optimizer=None, **kwargs):
-    """Local training with Adam at 0.05 unless said."""
-    return LocalTraining(
-        model=model,
-        loss=loss,
-        optimizer=optimizer or ADAM,
-        num_items=model.item_embedding.num_items,
-        **kwargs,
-    )
+def make_training(model, loss=bpr, optimizer=None, num_negatives=1, **kwargs):
+    """Local training with Adam at 0.05 and fresh negatives unless given."""
+    num_items = model.item_embedding.num_items
+    kwargs.setdefault("sampler", fresh_negatives(num_items, num_negatives))
+    return LocalTraining(model=model, loss=loss, optimizer=optimizer or ADAM, **kwargs)
 
 
 def copy(tree):
@@ -81,20 +85,11 @@ def client_key(key, round_, client_id):
 
 def client_data(split, key, round_, client_id, capacity=None, num_negatives=1):
     """What a client trains on in a round."""
+    sampler = fresh_negatives(split.num_items, num_negatives)
     capacity = capacity or int(max(split.counts))
-    return _client_data(
-        make_store(split), key, round_, client_id, capacity, split.num_items,
-        num_negatives,
-    )  # fmt: skip
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _client_data(store, key, round_, client_id, capacity, num_items, num_negatives):
-    history = read_history(store, client_id, capacity=capacity, num_items=num_items)
-    key = jax.random.fold_in(client_key(key, round_, client_id), Purpose.NEGATIVES)
-    return make_client_data(
-        key, history, num_items=num_items, num_negatives=num_negatives
-    )
+    store = sampler.make_store(split)
+    draw = jax.jit(sampler.draw, static_argnums=4)
+    return draw(key, round_, client_id, store, capacity)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +106,11 @@ class Engine:
     tiles: Tiles | None = None
     plan_rounds: int = 3
     seed: int = 0
+    pipelines: dict = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def algorithm(self):
+        return Algorithm(self.training, self.aggregator, **self.pipelines)
 
     @functools.cached_property
     def shapes(self):
@@ -120,18 +120,18 @@ class Engine:
 
     @functools.cached_property
     def run(self):
-        return make_run_rounds(self.training, self.aggregator, self.shapes)
+        return make_run_rounds(self.algorithm, self.shapes)
 
     @functools.cached_property
     def store(self):
-        return make_store(self.split)
+        return self.training.sampler.make_store(self.split)
 
     def start(self, fitted=None):
         """The state before the first round, and the frozen tables."""
         model, keys = self.training.model, [jax.random.key(i) for i in range(3)]
         server = init_server(model, keys[0], fitted)
         private = init_private(model, keys[1], self.split.num_clients, server)
-        return make_state(server, private, self.aggregator, keys[2]), server[FROZEN]
+        return make_state(server, private, self.algorithm, keys[2]), server[FROZEN]
 
     def plan(self, first_round):
         return plan_cohorts(

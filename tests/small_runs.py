@@ -19,11 +19,8 @@ from absl.testing import flagsaver
 from jax.experimental.compilation_cache import compilation_cache
 
 from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
-from fedpeft_jax.experiment import cli, preparation, training
-from fedpeft_jax.experiment.checkpoint import load_parameters
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.run_folder import RunFolder
-from fedpeft_jax.experiment.training import Run
+from fedpeft_jax.experiment import RunFolder, cli, configure, run
+from fedpeft_jax.experiment.checkpoint import load_variables
 from tests.helpers import ROOT
 
 NUM_USERS, NUM_ITEMS, FEATURES = 60, 40, 8
@@ -34,6 +31,10 @@ SETTINGS: dict[str, Any] = {
     "eval_every": 2,
     "features": FEATURES,
     "num_candidates": 10,
+    "max_buckets": 1,
+    "pretraining": (
+        "autoencoder(hidden=(16,), epochs=100, learning_rate=0.01, noise=0.1)"
+    ),
     "server_optimizer": "sgd(learning_rate=1.0)",
 }
 """A run with both phases: 2 rounds that train the table, 4 that train LoRA."""
@@ -53,7 +54,7 @@ class Finished(NamedTuple):
     """What a run left behind."""
 
     summary: dict
-    params: dict
+    variables: dict
     history: list
     path: pathlib.Path
 
@@ -68,16 +69,6 @@ def small_runs():
             "synthetic",
             Source(lambda s: synthetic_interactions(s.data_seed, NUM_USERS, NUM_ITEMS)),
         )
-        pretrain = functools.partial(
-            preparation.pretrain_autoencoder,
-            hidden=(16,),
-            epochs=100,
-            learning_rate=1e-2,
-            noise=0.1,
-        )
-        patch.setattr(preparation, "pretrain_autoencoder", pretrain)
-        tiles = functools.partial(training.make_tiles, max_buckets=1)
-        patch.setattr(training, "make_tiles", tiles)
         for name, value in _JAX.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
@@ -90,12 +81,11 @@ def small_runs():
 
 
 def finish(path, **settings):
-    """Runs `SETTINGS`, but for what is given, into a new folder."""
-    config = RunConfig(**{**SETTINGS, **settings})
-    summary = Run(config, RunFolder(path, config.name)).execute()
-    return Finished(
-        summary, load_parameters(path / "checkpoints" / "final"), history(path), path
-    )
+    """Runs `SETTINGS`, except for the given ones, into a new folder."""
+    config = configure(**{**SETTINGS, **settings})
+    result = run(config, folder=RunFolder(path, config.name))
+    variables = load_variables(path / "checkpoints" / "final")
+    return Finished(result.summary, variables, history(path), path)
 
 
 def history(path):

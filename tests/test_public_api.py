@@ -12,7 +12,8 @@ import pytest
 
 import fedpeft_jax
 from fedpeft_jax.embeddings import EMBEDDINGS
-from tests.small_runs import FEATURES, NUM_ITEMS, ROOT, finish, small_runs
+from tests.helpers import ROOT
+from tests.small_runs import FEATURES, NUM_ITEMS, finish, small_runs
 
 README = (ROOT / "README.md").read_text()
 
@@ -88,5 +89,5 @@ def test_the_readmes_embedding_runs(tmp_path, monkeypatch):
         run = finish(tmp_path / "run", embedding="direction")
     sent = run.summary["communication"]["uplink_bytes_per_client_round"]
     assert sent["peft"] == 4 * (NUM_ITEMS + FEATURES)
-    compressed = {**run.params["params"], **run.params["rows"]}
+    compressed = {**run.variables["params"], **run.variables["rows"]}
     assert any(np.any(leaf) for leaf in jax.tree.leaves(compressed))

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.backbones.base import Backbone
-from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, private
+from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, private_layer
 from fedpeft_jax.embeddings.base import CompressedEmbedding, Fitted, take
-from fedpeft_jax.federated.aggregators import Aggregator, Statistics
+from fedpeft_jax.federated import Aggregator, Sum, Sums
 from fedpeft_jax.federated.losses import masked_mean
 
 
@@ -55,8 +55,8 @@ class ScoreFunction(Backbone):
     local_schedule = ((PRIVATE,), (SHARED, ROWS))
 
     def setup(self):
-        self.hidden = private(nn.Dense)(self.width)
-        self.output = private(nn.Dense)(1)
+        self.hidden = private_layer(nn.Dense)(self.width)
+        self.output = private_layer(nn.Dense)(1)
 
     def score(self, history, ids, *, deterministic):
         return self.output(nn.tanh(self.hidden(self.item_embedding(ids))))[..., 0]
@@ -101,33 +101,29 @@ def second_moment():
             lambda x: update.weight * x**power, (update.shared, update.rows)
         )
 
-    def map_update(update):
+    def map_update(update, key):
         (first, first_rows), (second, second_rows) = (
             scaled(update, 1),
             scaled(update, 2),
         )
-        return Statistics(
-            {"first": first, "second": second, "weight": update.weight},
-            {"first": first_rows, "second": second_rows},
+        return Sums(
+            shared=Sum({"first": first, "second": second}, update.weight),
+            rows=Sum({"first": first_rows, "second": second_rows}, None),
+            loss=Sum(update.weight * update.loss, update.weight),
         )
 
-    def apply(statistics, state, params, key):
-        weight = statistics.dense["weight"]
-
+    def apply(sums, state, server, key):
         def combine(first, second):
-            return first / weight / (1.0 + jnp.sqrt(second / weight))
+            first, second = first / sums.shared.weight, second / sums.shared.weight
+            return first / (1.0 + jnp.sqrt(second))
 
         step = {
-            SHARED: jax.tree.map(
-                combine, statistics.dense["first"], statistics.dense["second"]
-            ),
-            ROWS: jax.tree.map(
-                combine, statistics.rows["first"], statistics.rows["second"]
-            ),
+            role: jax.tree.map(combine, part.value["first"], part.value["second"])
+            for role, part in ((SHARED, sums.shared), (ROWS, sums.rows))
         }
         return step, state + 1
 
-    return Aggregator(lambda params: jnp.int32(0), map_update, apply)
+    return Aggregator(lambda server: jnp.int32(0), map_update, apply)
 
 
 EMBEDDINGS = {"toy_codes": Codes}

@@ -1,4 +1,4 @@
-"""Recommenders, and their registry."""
+"""Recommenders, by name."""
 
 from collections.abc import Callable
 

@@ -1,31 +1,36 @@
 """What every recommender is: it scores items for one client."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import flax.linen as nn
 import jax
 
 from fedpeft_jax.core.roles import PRIVATE, TRAINED
+from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, History, Key
 from fedpeft_jax.embeddings.base import Fitted, ItemEmbedding, ItemFeatures
 
 Schedule: TypeAlias = tuple[tuple[str, ...], ...]
+"""Groups of roles that a local step trains one after the other."""
 
 
 def user_vector(module: nn.Module, features: int, mean: float, scale: float) -> Any:
     """Declares a private user vector `user [D]`, normal around a common mean.
 
-    With the mean all clients start into one direction, and along it the server learns
-    from the first round what is popular. Around zero that has to wait until training
-    has bent the vectors together: on MovieLens-1M, 20 rounds of warm-up then end at
-    HR@10 0.18 in place of 0.42 (validation; the popularity baseline: 0.45).
+    With a mean other than zero, all user vectors share a direction at the start, and
+    along it the server learns the items' popularity from the first round. With a mean
+    of zero it learns this only after training has aligned the vectors: on MovieLens-1M,
+    HR@10 after 20 rounds of warm-up is then 0.18 instead of 0.42 (validation; the
+    popularity baseline has 0.45).
 
     Args:
       module: the recommender, in its `setup`.
       features: D.
-      mean: of every entry.
+      mean: mean of every entry.
       scale: standard deviation of every entry.
+
+    Returns:
+      The Flax variable, whose `value` is float32[D].
     """
 
     def init() -> Array:
@@ -39,19 +44,18 @@ class Backbone(nn.Module):
     """A recommender that scores items for one client (abstract).
 
     Attributes:
-      item_embedding: injected, so that no class for a pair of a recommender and an
-        embedding ever exists.
-      private_init: `'per_client'` draws every client's private parameters from the
-        client's own key (user vectors must differ from the start), `'common'` gives
-        all clients the same ones (a score function that starts from one state).
-      defaults: run settings that suit it, used where a run leaves them out; they go
-        before the embedding's.
+      item_embedding: the item embedding. Every recommender works with every embedding.
+      suggestions: values for run settings that the user leaves out. They win over the
+        embedding's suggestions.
+      private_init: `'per_client'` draws each client's private parameters from the
+        client's own key (user vectors have to differ from the start); `'common'` gives
+        all clients the same initial ones (e.g. those of a score function).
       local_schedule: groups of roles that a local step trains one after the other,
         each with its own gradient and optimizer state.
     """
 
     item_embedding: ItemEmbedding
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    suggestions: ClassVar[Suggestions] = Suggestions()
     private_init: ClassVar[Literal["per_client", "common"]] = "per_client"
 
     @property
@@ -64,17 +68,17 @@ class Backbone(nn.Module):
         """Scores items for one client.
 
         Args:
-          history: the client's training items, rows of the tables the model holds.
+          history: the client's training items, as rows of the model's item tables.
           ids: int32[...] rows to score, or None for every row.
-          deterministic: False while training, for dropout.
+          deterministic: whether dropout is off; False in training.
 
         Returns:
-          float32[...], higher is better; the shape of `ids`, or [rows].
+          float32[...], higher is better, in the shape of `ids`; [rows] if that is None.
         """
         raise NotImplementedError
 
     def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
-        """Returns initial values, learned on the server; runs once, outside any jit."""
+        """Returns initial values that the server learns; called once, outside jit."""
         values, figures = self.item_embedding.fit(key, item_features)
         nested = {role: {"item_embedding": tree} for role, tree in values.items()}
         return Fitted(nested, figures)

@@ -1,4 +1,4 @@
-"""FedMF: matrix factorisation whose user vector never leaves the client.
+"""FedMF: matrix factorisation with user vectors that never leave the clients.
 
 Chai et al., Secure federated matrix factorization, IEEE Intelligent Systems 2021.
 """
@@ -13,7 +13,7 @@ class FedMF(Backbone):
     Args:
       item_embedding: the item embedding.
       init_mean: mean of the entries of the user vectors.
-      init_scale: standard deviation of the entries around it.
+      init_scale: standard deviation of these entries.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,38 +1,39 @@
-"""FedNCF: a shared network scores a private user vector beside an item.
+"""FedNCF: a shared network scores the pair of a private user vector and an item.
 
 Perifanis & Efraimidis, Federated neural collaborative filtering, Knowledge-Based
 Systems 2022, after the MLP of He et al., Neural collaborative filtering, WWW 2017.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from fedpeft_jax.backbones.base import Backbone, user_vector
 from fedpeft_jax.backbones.layers import Dropout, check_hidden
+from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, History
 
-# Of the first layer, which is split in two: each half's inputs are half of its inputs.
+# For each half of the first layer, which has half of the layer's inputs.
 _HALF = nn.initializers.variance_scaling(0.5, "fan_in", "truncated_normal")
 
 
 class FedNCF(Backbone):
     r""":math:`s(i) = MLP([u, e(i)])` with a private user vector `u [D]`.
 
-    The MLP is shared and sent. Its first layer is written as two,
-    :math:`W_u u + (W_e e(i) + b)`, so that the user's half is computed once a client.
+    The MLP is shared and sent. Its first layer is split into two,
+    :math:`W_u u + (W_e e(i) + b)`, so that the user's half is computed once per client.
 
     Args:
       item_embedding: the item embedding.
-      hidden: units of the hidden layers, all with relu and dropout.
+      hidden: sizes of the hidden layers, each with ReLU and dropout.
       dropout: share of the hidden units that a training step drops.
       init_mean: mean of the entries of the user vectors.
-      init_scale: standard deviation of the entries around it.
+      init_scale: standard deviation of these entries.
 
     Raises:
-      InputError: without a hidden layer, or for a dropout that is no share below 1.
+      InputError: if there is no hidden layer, or the dropout is not in [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -52,12 +53,12 @@ class FedNCF(Backbone):
     init_mean: float = 0.1
     init_scale: float = 0.1
 
-    # A user vector moves when its client takes part, in one round of ten, and the MLP
-    # in every round: the steps of the one have to be long, and of the other short.
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "private_optimizer": "adam(learning_rate=0.1)",
-        "shared_server_optimizer": "sgd(learning_rate=1.0)",
-    }
+    # A user vector changes only when its client takes part, in about one round of ten,
+    # but the MLP changes in every round: the user vector needs larger steps.
+    suggestions: ClassVar[Suggestions] = Suggestions(
+        private_optimizer="adam(learning_rate=0.1)",
+        shared_server_optimizer="sgd(learning_rate=1.0)",
+    )
 
     def __post_init__(self) -> None:
         check_hidden(self.hidden, self.dropout)

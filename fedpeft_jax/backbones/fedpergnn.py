@@ -1,14 +1,14 @@
-"""FedPerGNN: the user vector is propagated from the client's own items.
+"""FedPerGNN: a graph layer over the client's own items extends its user vector.
 
 Wu et al., A federated graph neural network framework for privacy-preserving
 personalization, Nature Communications 2022, with the weights of He et al., LightGCN,
 SIGIR 2020.
 
-What one client's view holds is a star: the user and its items. One layer on it gives
-the user vector below. Further layers only come back over the same edges and rescale it,
-and an item's other neighbours are other users: Wu et al. let the server hand out their
-embeddings, which here are private and never leave a client. That expansion is therefore
-left out, and `num_layers` is 1.
+A client knows a star graph: the user and its items. One layer on this graph gives the
+user vector below. More layers would pass over the same edges again and only rescale it.
+An item's other neighbours are other users. In Wu et al. the server sends their
+embeddings to the client; here these are private and never leave a client. Therefore
+this expansion is left out, and `num_layers` is 1.
 """
 
 from typing import Literal, get_args
@@ -27,21 +27,22 @@ Normalization = Literal["symmetric", "user"]
 class FedPerGNN(Backbone):
     r""":math:`s(i) = e(i) \cdot \frac{1}{2}(u + \sum_{j \in N(u)} w_j e(j))`.
 
-    `u [D]` is private, `N(u)` are the client's training items (the one being scored
-    included, as in LightGCN), and the two layers are averaged.
+    `u [D]` is private, and `N(u)` are the client's training items (including the scored
+    item, if it is one of them, as in LightGCN). The two layers are averaged.
 
     Args:
       item_embedding: the item embedding.
-      num_layers: 1; the module's first lines say why not more.
-      normalization: `'symmetric'`, LightGCN's :math:`w_j = 1 / \sqrt{|N(u)| |N(j)|}`,
-        needs one global statistic, the items' degrees |N(j)| (how many clients hold an
-        item), which the server would have to collect by secure aggregation and sends
-        once; `'user'`, :math:`w_j = 1 / |N(u)|`, needs nothing.
+      num_layers: 1; the first lines of the module explain why.
+      normalization: `'symmetric'` or `'user'`. `'symmetric'` has LightGCN's weights,
+        :math:`w_j = 1 / \sqrt{|N(u)| |N(j)|}`. They need a global statistic, the
+        items' degrees |N(j)| (how many clients have the item), which the server would
+        have to collect by secure aggregation and sends once. `'user'` has
+        :math:`w_j = 1 / |N(u)|` and needs no statistic.
       init_mean: mean of the entries of the user vectors.
-      init_scale: standard deviation of the entries around it.
+      init_scale: standard deviation of these entries.
 
     Raises:
-      InputError: for another number of layers or normalization.
+      InputError: for another number of layers or another normalization.
 
     Example:
       >>> import jax
@@ -66,7 +67,7 @@ class FedPerGNN(Backbone):
         if self.num_layers != 1:
             raise InputError(
                 f"num_layers={self.num_layers!r}: a client sees its own items only, "
-                "and one layer is all that can be propagated from them: "
+                "and with these, more layers only rescale the user vector: "
                 "use num_layers=1"
             )
         if self.normalization not in get_args(Normalization):

@@ -1,4 +1,4 @@
-"""Neural layers that more than one recommender is built of."""
+"""Neural layers that several recommenders use."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from fedpeft_jax.core.typing import Array, Key
 
 
 class Dropout(nn.Module):
-    """Sets a share of the units to zero and scales the others up.
+    """Sets a random share of the units to zero and scales up the others.
 
-    Like `flax.linen.Dropout`, but from as many random bits a unit as the rate has
-    binary digits (one for 0.5, eight at most) in place of 32: where every client is
-    small, drawing them would cost as much as all layers. The rate is rounded to a
-    multiple of 1/256, and the scale is that of the rounded rate.
+    As `flax.linen.Dropout`, but it draws only as many random bits per unit as the rate
+    has binary digits (one for 0.5, eight at most) instead of 32. For small clients,
+    drawing 32 bits would take as long as all layers. The rate is rounded to a multiple
+    of 1/256, and the others are scaled by the rounded rate.
 
     Attributes:
-      rate: share of the units that are dropped, at least 0 and below 1.
+      rate: share of the units to drop, at least 0 and below 1.
 
     Example:
       >>> units = jnp.ones((2, 4))
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
     rate: float
 
     def __call__(self, units: Array, *, deterministic: bool) -> Array:
-        """Returns float32[...], like `units`; unchanged if `deterministic`."""
+        """Returns the units, float32[...]; unchanged if `deterministic`."""
         parts = min(round(self.rate * 256), 255)
         if deterministic or not parts:
             return units
@@ -44,19 +44,19 @@ class Dropout(nn.Module):
 
 
 def _bernoulli(key: Key, parts: int, shape: tuple[int, ...]) -> Array:
-    """Draws bool[shape], true with the probability parts / 256."""
+    """Draws bool[shape], each True with a probability of parts / 256."""
     digits = f"{parts:08b}".rstrip("0")
     words = jnp.zeros(-(-math.prod(shape) // 32), jnp.uint32)
     for place, digit in enumerate(reversed(digits)):
         random = jax.random.bits(jax.random.fold_in(key, place), words.shape)
-        # Half of the old probability, and half more for a 1.
+        # For a 0, half of the probability so far; for a 1, one half more than that.
         words = words | random if digit == "1" else words & random
     bits = (words[:, None] >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
     return bits.ravel()[: math.prod(shape)].reshape(shape).astype(bool)
 
 
 def check_hidden(hidden: Sequence[int], dropout: float) -> None:
-    """Raises InputError unless there are hidden layers and a dropout below 1."""
+    """Raises InputError without hidden layers, or for a dropout not in [0, 1)."""
     sizes = hidden if isinstance(hidden, Sequence) else ()
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise InputError(

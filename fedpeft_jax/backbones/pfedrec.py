@@ -1,4 +1,4 @@
-"""PFedRec: the item embedding is shared, the function that scores it is the user's own.
+"""PFedRec: clients share the item embedding, and each has its own score function.
 
 Zhang et al., Dual personalization on federated recommendation, IJCAI 2023.
 """
@@ -10,26 +10,26 @@ import flax.linen as nn
 
 from fedpeft_jax.backbones.base import Backbone, Schedule
 from fedpeft_jax.backbones.layers import Dropout, check_hidden
-from fedpeft_jax.core.roles import PRIVATE, ROWS, SHARED, TRAINED, private
+from fedpeft_jax.core.roles import PRIVATE, ROWS, SHARED, TRAINED, private_layer
 from fedpeft_jax.core.typing import Array, History
 
 
 class PFedRec(Backbone):
-    r""":math:`s(i) = MLP_u(e(i))` with a private network for every user.
+    r""":math:`s(i) = MLP_u(e(i))` with a private network for every client.
 
-    There is no user vector. All clients start from one common network, which their own
-    data then part; a client that never took part scores with that one.
+    There is no user vector. All clients start from one common network, and each trains
+    its own copy. A client that never took part scores with the common network.
 
     Args:
       item_embedding: the item embedding.
-      hidden: units of the hidden layers, all with relu and dropout.
+      hidden: sizes of the hidden layers, each with ReLU and dropout.
       dropout: share of the hidden units that a training step drops.
-      alternate: whether a local step moves the score function first and the item
-        embedding after it, each by a gradient of its own, as the paper does; otherwise
-        both move at once, at half the cost.
+      alternate: if True, a local step first trains the score function and then the item
+        embedding, each with its own gradient, as in the paper. Otherwise it trains both
+        at once, at half the cost.
 
     Raises:
-      InputError: without a hidden layer, or for a dropout that is no share below 1.
+      InputError: if there is no hidden layer, or the dropout is not in [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -58,8 +58,8 @@ class PFedRec(Backbone):
         return ((PRIVATE,), (SHARED, ROWS)) if self.alternate else (TRAINED,)
 
     def setup(self) -> None:
-        self.layers = [private(nn.Dense)(size) for size in self.hidden]
-        self.output = private(nn.Dense)(1, use_bias=False)
+        self.layers = [private_layer(nn.Dense)(size) for size in self.hidden]
+        self.output = private_layer(nn.Dense)(1, use_bias=False)
         self.drop = Dropout(self.dropout)
 
     def score(

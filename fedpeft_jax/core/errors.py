@@ -1,11 +1,12 @@
-"""The one exception a user is meant to read: it names the input and the remedy."""
+"""The exceptions whose messages are written for the user."""
 
 
 class InputError(ValueError):
-    """Bad input from outside: a file, a flag, or a combination of settings.
+    """Bad input from outside: a file, a setting, or a combination of settings.
 
-    The message is one line that names the offending input and says what to do about
-    it. Command-line tools print it without a traceback and exit with code 2.
+    The message is one line that names the input and the remedy. It writes a setting in
+    backticks, `name=value`, which the command line rewrites as a flag. Command-line
+    tools print the message without a traceback and exit with code 2.
 
     Example:
       >>> raise InputError("rank must be at least 1, got 0: try 'lora(rank=4)'")
@@ -14,4 +15,10 @@ class InputError(ValueError):
       fedpeft_jax.InputError: rank must be at least 1, got 0: try 'lora(rank=4)'
     """
 
-    __module__ = "fedpeft_jax"  # Its public name, which tracebacks show.
+    __module__ = "fedpeft_jax"  # Tracebacks show the public name.
+
+
+class DivergedError(RuntimeError):
+    """Training gave a non-finite update. What was computed before it is on disk."""
+
+    __module__ = "fedpeft_jax"

@@ -68,6 +68,16 @@ class Ragged:
         """int64[n], the row that each value belongs to (host only)."""
         return np.repeat(np.arange(self.num_rows), self.counts)
 
+    @property
+    def positions(self) -> np.ndarray:
+        """int64[n], the position of each value within its row (host only).
+
+        Example:
+          >>> Ragged.from_rows([[7, 9], [], [8]]).positions.tolist()
+          [0, 1, 0]
+        """
+        return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.counts)
+
     def row(self, index: int) -> Any:
         """Returns the values of one row (host only)."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
@@ -89,9 +99,7 @@ class Ragged:
         )
 
 
-def read_row(
-    ragged: Ragged, row: Array, length: int, fill: int
-) -> tuple[Array, Array]:
+def read_row(ragged: Ragged, row: Array, length: int, fill: int) -> tuple[Array, Array]:
     """Reads one row into an array of static length; works under `jit` and `vmap`.
 
     Args:

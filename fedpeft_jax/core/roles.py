@@ -1,4 +1,4 @@
-"""Federated roles: the Flax collection of a variable says who trains and who sees it.
+"""Federated roles: a variable's Flax collection decides who trains and who sees it.
 
 ==========  ================  =========================  ===================
 collection  client trains it  client uploads it          leading axis
@@ -9,9 +9,9 @@ collection  client trains it  client uploads it          leading axis
 `private`   yes               never                      client, in the store
 ==========  ================  =========================  ===================
 
-Everything else in the library follows from these four names: what `jax.grad` sees,
-what a client's update holds, what is averaged and what is counted as sent. There are
-no path patterns, no masks and no `stop_gradient`.
+The rest of the library follows from these four names: the arguments of `jax.grad`, the
+contents of a client's update, what the server averages and what counts as sent. There
+are no path patterns, no masks and no `stop_gradient`.
 """
 
 import math
@@ -22,22 +22,22 @@ import jax
 from fedpeft_jax.core.typing import Array, PyTree, Variables
 
 SHARED = "params"
-"""Dense parameters that every client trains and uploads whole."""
+"""Dense parameters that every client trains, and uploads as a whole."""
 
 ROWS = "rows"
-"""Per-item tables of which a client trains and uploads the rows it touches."""
+"""Per-item tables; a client trains and uploads only the rows that it gathers."""
 
 FROZEN = "frozen"
-"""Per-item tables that nobody trains: text embeddings, hash buckets, codes."""
+"""Per-item tables that are not trained: text embeddings, hash buckets, codes."""
 
 PRIVATE = "private"
 """Parameters that never leave the client."""
 
-UPLOADED = (SHARED, ROWS)
+SENT = (SHARED, ROWS)
 """The roles that travel every round, in both directions."""
 
 TRAINED = (SHARED, ROWS, PRIVATE)
-"""The roles that a client's optimizer moves."""
+"""The roles that a client's optimizer changes."""
 
 
 def select(variables: Variables, roles: tuple[str, ...]) -> dict[str, PyTree]:
@@ -99,19 +99,20 @@ def num_bytes(tree: PyTree) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def private(module: type[nn.Module]) -> type[nn.Module]:
+def private_layer(module: type[nn.Module]) -> type[nn.Module]:
     """Returns a module class whose parameters live in the `private` collection.
 
-    Standard layers keep their weights in `params`, which are shared. Wrapped, the same
-    layer belongs to the client alone. (To make its parameters beside others that exist
-    already, `mutable` must name `params` too, as `init_private` does.)
+    Standard layers keep their weights in `params`, which are shared. The wrapped class
+    computes the same, but its weights belong to the client. (A call that creates them
+    beside variables that already exist must list `params` in `mutable` too, as
+    `init_private` does.)
 
     Args:
       module: a Flax module class, e.g. `nn.Dense`.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> layer = private(nn.Dense)(3)
+      >>> layer = private_layer(nn.Dense)(3)
       >>> sorted(layer.init(jax.random.key(0), jnp.ones(2)))
       ['private']
     """

@@ -1,4 +1,4 @@
-"""Settings as dataclass fields that carry their help text, their words and their bounds.
+"""Settings as dataclass fields that carry their help text, words and bounds.
 
 Messages write a setting in backticks, `name=value`. The command line rewrites these as
 flags; a Python user reads them as they are.

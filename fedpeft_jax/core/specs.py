@@ -1,8 +1,8 @@
 """Plugins by name: `'lora(rank=4)'` becomes a factory with checked arguments.
 
-A plugin's argument may have any name. Where the name means something else to Python, to
-Flax or to this library (`init`, `features`, `name`), the plugin's own parameter ends in
-an underscore, `init_`, and the spec leaves the underscore out: `'rq(init="zeros")'`.
+A spec's argument may have any name. If Python, Flax or this library uses the name for
+something else (`init`, `features`, `name`), the plugin's parameter has an underscore at
+its end, `init_`, and the spec leaves the underscore out: `'rq(init="zeros")'`.
 """
 
 import ast
@@ -15,7 +15,7 @@ from typing import Any
 
 from fedpeft_jax.core.errors import InputError
 
-# The library passes these itself, or every Flax module has them.
+# A spec cannot set these: the library passes them, or every Flax module has them.
 _RESERVED = frozenset(
     {"num_items", "features", "alone", "item_embedding", "parent", "name"}
 )
@@ -35,7 +35,7 @@ def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def signature(name: str, factory: Callable[..., Any]) -> str:
-    """Returns how a spec is written, with defaults, e.g. `'lora(rank=4)'`.
+    """Returns a plugin's spec with all arguments and defaults, e.g. `'lora(rank=4)'`.
 
     Example:
       >>> def lora(num_items, rank: int = 4, alpha=None): ...
@@ -53,7 +53,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     """Splits a spec into its name and its keyword arguments (Python literals).
 
     Raises:
-      InputError: if it is not of the form `name` or `name(key=literal, ...)`.
+      InputError: if the spec has another form than `name` or `name(key=literal, ...)`.
 
     Example:
       >>> parse("fedncf(hidden=(64, 32), dropout=0.5)")
@@ -78,7 +78,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _is_a(value: Any, annotation: Any) -> bool:
-    """Whether a literal is what a plain annotation says; others are not judged."""
+    """Returns whether a literal has the annotated type; checks plain types only."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     options = typing.get_args(annotation) if union else (annotation,)
     if not all(option in (bool, int, float, str, types.NoneType) for option in options):
@@ -99,8 +99,8 @@ def resolve(
       kind: what the registry holds, for messages, e.g. `'embedding'`.
 
     Raises:
-      InputError: for an unknown name or argument, a missing one, or one of another
-        type than the factory says.
+      InputError: if the name or an argument is unknown, an argument is missing, or a
+        value has another type than the factory declares.
 
     Example:
       >>> registry = {"double": lambda value=1: 2 * value}
@@ -135,10 +135,15 @@ def resolve(
 def resolve_chain(
     text: str, registry: Mapping[str, Callable[..., Any]], kind: str
 ) -> list[Callable[..., Any]]:
-    """Returns the factories of several specs with commas between them, in order.
+    """Returns the factories of several specs, separated by commas, in their order.
+
+    Args:
+      text: one or more specs, e.g. `'clip(norm=1.0), int8'`.
+      registry: factories by name.
+      kind: what the registry holds, for messages.
 
     Raises:
-      InputError: as `resolve`.
+      InputError: as in `resolve`, for any of the specs.
 
     Example:
       >>> registry = {"double": lambda value=1: 2 * value}

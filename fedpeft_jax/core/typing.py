@@ -1,18 +1,20 @@
-"""Shared type aliases, and the letters that shapes are written in.
+"""Type aliases, and the letters that docstrings write shapes with.
 
-Shapes in docstrings use one letter an axis:
+Shapes use one letter per axis:
 
-========  ==================================================================
+========  =======================================================================
 ``U``     clients (one client = one user)
-``C``     clients in a round's cohort
+``E``     clients that are evaluated
+``T``     rounds that one dispatch runs
+``C``     clients in a round's cohort; in evaluation, candidates of one client
 ``I``     items in the catalogue
 ``K``     distinct item rows that one client gathers for one participation
 ``N``     positives of one client (its training items), padded
-``M``     negatives a positive
+``M``     negatives per positive
 ``D``     features of an item or user vector
 ``F``     features of an item's text encoding
-``B``     clients in a block that is evaluated at once
-========  ==================================================================
+``B``     a batch: clients that are evaluated at once, or items of a training step
+========  =======================================================================
 """
 
 from collections.abc import Mapping
@@ -34,11 +36,11 @@ Variables: TypeAlias = Mapping[str, PyTree]
 
 
 class History(NamedTuple):
-    """A client's training items as a model sees them.
+    """A client's training items, as a model receives them.
 
     Attributes:
       ids: int32[..., N], rows of the item tables that the model holds: global item
-        ids beside whole tables, slots beside a client's gathered rows.
+        ids for whole tables, slots for a client's gathered rows.
       mask: bool[..., N], False on padding.
     """
 

@@ -1,4 +1,4 @@
-"""Where what can be computed again is kept: the user's cache folder, by the XDG rules.
+"""The user's cache folder by the XDG rules, for files that can be computed again.
 
 https://specifications.freedesktop.org/basedir-spec/latest/
 """
@@ -14,12 +14,12 @@ def user_cache(name: str) -> Path | None:
     """Returns this package's folder of the given name in the user's cache folder.
 
     Args:
-      name: what is kept there.
+      name: what the folder is for, e.g. `'datasets'`.
 
     Returns:
-      ``$XDG_CACHE_HOME/fedpeft_jax/name``, or ``~/.cache/fedpeft_jax/name`` where that
-      is not set or not absolute (the specification has relative paths ignored); None,
-      and a warning in the log, where there is no home either. Nothing is created.
+      ``$XDG_CACHE_HOME/fedpeft_jax/name``, or ``~/.cache/fedpeft_jax/name`` if the
+      variable is not set or not absolute (the specification ignores relative paths).
+      Without a home folder, None, with a warning in the log. Nothing is created.
 
     Example:
       >>> folder = user_cache("datasets")

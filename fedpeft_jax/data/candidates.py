@@ -1,19 +1,20 @@
-"""Items that a user's held-out item is ranked against in sampled evaluation.
+"""The items that a held-out item is ranked against in sampled evaluation.
 
 Uniform candidates are drawn without replacement by R. W. Floyd's algorithm (Bentley and
 Floyd, "A sample of brilliance", CACM 1987) over the ranks of a user's unseen items, for
-all users of a block at once. Popular ones are drawn by their number of training
-interactions, one after the other, leaving out what was drawn before. Memory never grows
-with users x items.
+all users of a block at once. Popular candidates are drawn by their number of training
+interactions, one after the other, without those that were drawn before. Memory does not
+grow with users x items.
 """
 
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset
-from fedpeft_jax.data.splits import Split, sort_within
+from fedpeft_jax.data.splits import Split, sort_rows
 
-_BLOCK = 1 << 16  # users drawn at once: bounds the temporaries at a million users
+# Users per draw: bounds temporary memory. The draws depend on it.
+_BLOCK = 1 << 16
 _POPULAR_BLOCK = 1 << 13
 _MOST_DRAWS = 8
 
@@ -30,80 +31,70 @@ def sample_candidates(
     """Draws distinct items that each evaluated user has never interacted with.
 
     The ``r``-th unseen item of a user whose sorted history is ``p`` is
-    ``r + #{k : p[k] - k <= r}``, so that a uniform set of ranks is a uniform set of
-    unseen items.
+    ``r + #{k : p[k] - k <= r}``, so a uniform set of ranks is a uniform set of unseen
+    items.
 
     Args:
       dataset: histories; training, validation and test items all count as seen.
-      split: a split of ``dataset``, which says who is evaluated.
-      num: candidates a user.
-      seed: fixes the draw.
+      split: a split of ``dataset``, which determines the evaluated users.
+      num: candidates per user, at least 1.
+      seed: the seed of the draw.
       kind: ``'uniform'``, or ``'popularity'``: with odds in proportion to the number of
-        training interactions, so that an item without any is never drawn.
-      slots: draw from the first so many items of the catalogue, 0 for all of it.
+        training interactions, so an item without any is never drawn.
+      slots: draw from this many first items of the catalogue; 0 for all of it.
 
     Returns:
       int32[E, num], row ``e`` for client ``split.evaluated[e]``: ascending items, and
       then -1 if fewer than ``num`` items are unseen.
 
     Raises:
-      InputError: ``num`` is below 1, or ``slots`` no part of the catalogue.
+      InputError: if ``num`` is below 1, or ``slots`` is above the number of items.
 
     Example:
       >>> import polars as pl
-      >>> from fedpeft_jax.data.dataset import build_dataset
+      >>> from fedpeft_jax.data.dataset import build
+      >>> from fedpeft_jax.data.readers.raw import Raw
       >>> from fedpeft_jax.data.splits import leave_one_out
       >>> rows = [(1, 0, 0), (1, 2, 1), (1, 4, 2), (2, 1, 0), (2, 3, 1)]
       >>> frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-      >>> data = build_dataset("tiny", frame)
+      >>> data = build(Raw("tiny", frame))
       >>> sample_candidates(data, leave_one_out(data), num=3).tolist()
       [[1, 3, -1]]
     """
     if num < 1:
-        raise InputError(f"sampled candidates must be at least 1 a user, got {num}")
-    check_slots(slots, dataset.num_items)
+        raise InputError(f"`num_candidates={num}` must be at least 1")
+    if slots > dataset.num_items:
+        raise InputError(
+            f"`negative_slots={slots}` is more than the catalogue of "
+            f"{dataset.num_items} items: set it lower, or to 0 for the whole catalogue"
+        )
     pool = slots or dataset.num_items
-    lengths = np.diff(dataset.offsets)
-    owners = np.repeat(np.arange(dataset.num_users, dtype=np.int64), lengths)
-    seen = sort_within(lengths, dataset.items, dataset.num_items)
-    inside = seen < pool
-    owners, seen = owners[inside], seen[inside]
-    lengths = np.bincount(owners, minlength=dataset.num_users)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    seen = sort_rows(dataset.items, dataset.num_items)
+    seen = seen.keep_values(seen.values < pool)
+    pairs = seen.owners * pool + seen.values  # ascending
 
     rng = np.random.default_rng(seed)
     evaluated = split.evaluated.astype(np.int64)
     result = np.empty((len(evaluated), num), np.int32)
     if kind == "popularity":
-        counts = np.bincount(split.train, minlength=dataset.num_items)[:pool]
-        pairs = owners * pool + seen  # ascending
+        counts = np.bincount(split.train.values, minlength=dataset.num_items)[:pool]
         for start in range(0, len(evaluated), _POPULAR_BLOCK):
             users = evaluated[start : start + _POPULAR_BLOCK]
             drawn = _popular(rng, users, pairs, counts, num)
             result[start : start + _POPULAR_BLOCK] = drawn
         return result
-    place = np.arange(len(seen)) - offsets[owners]
     # p[k] - k never decreases and stays below I, so with the user's own offset the
     # thresholds of all users ascend in one array, and one search serves them all.
-    thresholds = owners * pool + seen - place
+    thresholds = pairs - seen.positions
     for start in range(0, len(evaluated), _BLOCK):
         users = evaluated[start : start + _BLOCK]
-        unseen = pool - lengths[users]
+        unseen = pool - seen.counts[users]
         ranks = _distinct_ranks(rng, unseen, num)
         found = np.searchsorted(thresholds, users[:, None] * pool + ranks, side="right")
-        items = ranks + found - offsets[users][:, None]
+        items = ranks + found - seen.offsets[users][:, None]
         items[ranks >= unseen[:, None]] = -1
         result[start : start + _BLOCK] = items
     return result
-
-
-def check_slots(slots: int, num_items: int) -> None:
-    """Raises InputError if negatives shall come from more items than there are."""
-    if slots > num_items:
-        raise InputError(
-            f"negative_slots={slots} is more than the catalogue of {num_items} items: "
-            "set it lower, or 0 for all"
-        )
 
 
 def _popular(
@@ -113,7 +104,7 @@ def _popular(
     counts: np.ndarray,
     num: int,
 ) -> np.ndarray:
-    """int32[B, num]: draws by counts [pool] until each row has enough of its own."""
+    """Draws int32[B, num] by counts [pool], until each row has enough items."""
     pool, cumulative = len(counts), np.cumsum(counts)
     result = np.full((len(users), num), -1, np.int64)
     possible = np.minimum(_num_unseen(users, pairs, counts), num)
@@ -129,7 +120,7 @@ def _popular(
         rows = rows[(result[rows] >= 0).sum(axis=1) < possible[rows]]
         if not len(rows):
             break
-    for row in rows:  # so few are left, or so unpopular: all of them at once
+    for row in rows:  # few unseen items are left, or unpopular ones: draw all at once
         unseen = counts.astype(float)
         first, last = np.searchsorted(
             pairs, [users[row] * pool, (users[row] + 1) * pool]
@@ -147,7 +138,7 @@ def _popular(
 
 
 def _num_unseen(users: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """int64[B]: popular items that each user has not seen."""
+    """Returns int64[B], how many items with a count each user has not seen."""
     pool = len(counts)
     popular = pairs[counts[pairs % pool] > 0]
     ends = np.searchsorted(popular, np.stack([users, users + 1]) * pool)
@@ -156,7 +147,7 @@ def _num_unseen(users: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> np.
 
 
 def _first_distinct(queue: np.ndarray, num: int) -> np.ndarray:
-    """The first `num` distinct items of every row, in order; -1 is none."""
+    """Returns the first `num` distinct items of every row, in order; -1 is none."""
     order = np.argsort(queue, axis=1, kind="stable")
     ordered = np.take_along_axis(queue, order, axis=1)
     repeat = np.zeros(queue.shape, bool)
@@ -171,9 +162,9 @@ def _first_distinct(queue: np.ndarray, num: int) -> np.ndarray:
 def _distinct_ranks(
     rng: np.random.Generator, bounds: np.ndarray, num: int
 ) -> np.ndarray:
-    """int64[B, num] distinct ranks below ``bounds`` [B], ascending in a row.
+    """Draws int64[B, num] distinct ranks below ``bounds`` [B], ascending in each row.
 
-    A row with fewer than ``num`` ranks is 0, 1, 2, ..., beyond its bound.
+    A row with fewer than ``num`` ranks is 0, 1, 2, ..., also beyond its bound.
     """
     ranks = np.empty((num, len(bounds)), np.int64)
     for step in range(num):

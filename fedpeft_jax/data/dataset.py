@@ -1,25 +1,26 @@
-"""The data set every reader produces: contiguous ids and histories in time order.
+"""The data set: contiguous ids, and one history in time order per user.
 
-Readers only parse. What must not depend on the file format (how ids are numbered, which
-of two repeated interactions counts, which items make up the catalogue) is decided here
-once, so that the same data prepares identically whatever file it came from.
+Readers only parse. `build` decides everything that must not depend on the file format:
+how ids are numbered, which of two repeated interactions counts, and which items the
+catalogue has. So the same data prepare identically, whatever file they come from.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.ragged import Ragged
+from fedpeft_jax.data.filters import apply_filters
 from fedpeft_jax.data.numbering import (
     align_texts,
     list_texts,
     number_ids,
     number_items,
 )
-from fedpeft_jax.data.readers.raw import as_ids, as_times
+from fedpeft_jax.data.readers.raw import Raw, as_ids, as_times
+from fedpeft_jax.data.settings import DataSettings
 
 MIN_EVALUATED = 3
 """Distinct items a user needs for one test, one validation and one training item."""
@@ -27,30 +28,28 @@ MIN_EVALUATED = 3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Implicit feedback: who interacted with what, in which order.
-
-    User ``u`` is row ``u`` of ``user_ids`` and her history is
-    ``items[offsets[u]:offsets[u + 1]]``.
+    """Implicit feedback: which user interacted with which items, in which order.
 
     Attributes:
-      name: what the data set is called in output.
+      name: the name of the data set in output.
       user_ids: int64[U] or str[U], original user ids in contiguous order.
       item_ids: int64[I] or str[I], original item ids in contiguous order.
-      offsets: int64[U + 1], where each user's history starts.
-      items: int32[nnz], each user's distinct items (contiguous ids) in time order.
+      items: int32 values [nnz] in U rows: the distinct items (contiguous ids) of each
+        user in time order.
       item_text: a prompt for each item, ``''`` for an item without text; None if the
         data set has no text at all.
       notes: what was dropped or is unusual, one sentence each.
-      places: int64[nnz], each interaction's row in the file; None if unknown.
-      times: int64[nnz] or float64[nnz], when; None if unknown.
-      parts: int8[nnz], TRAIN, VALID or TEST (``data/raw.py``) for data that come split.
+      places: int64[nnz], the place of each interaction in file order, among those that
+        the filters keep; None if unknown.
+      times: int64[nnz] or float64[nnz], the time of each interaction; None if unknown.
+      parts: int8[nnz], TRAIN, VALID or TEST (``readers/raw.py``) for data that are
+        already split; None for other data.
     """
 
     name: str
     user_ids: np.ndarray
     item_ids: np.ndarray
-    offsets: np.ndarray
-    items: np.ndarray
+    items: Ragged
     item_text: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
     places: np.ndarray | None = None
@@ -68,99 +67,74 @@ class Dataset:
         return len(self.item_ids)
 
     def __repr__(self) -> str:
-        counts = f"{self.num_users} users, {self.num_items} items"
-        return f"Dataset({self.name!r}: {counts}, {len(self.items)} interactions)"
+        return (
+            f"Dataset({self.name!r}: {self.num_users} users, {self.num_items} items, "
+            f"{len(self.items.values)} interactions)"
+        )
 
 
-def build_dataset(
-    name: str,
-    interactions: pl.DataFrame,
-    item_text: Mapping[Any, str | None] | pl.DataFrame | None = None,
-    *,
-    notes: Iterable[str] = (),
-    catalogue: str = "interacted",
-    repeated_pairs: str = "earliest",
-) -> Dataset:
-    """Numbers users and items, removes repeated pairs and orders histories by time.
+def build(raw: Raw, settings: DataSettings | None = None) -> Dataset:
+    """Filters what a reader returned, numbers users and items, and orders histories.
 
-    A pair that occurs more than once counts once; equal times keep the order of the
-    rows, and without times the rows are in time order. Contiguous ids
-    follow numeric order if every original id is an integer (or an integer written as a
-    string, without leading zeros), else byte order.
+    A pair of a user and an item that occurs more than once counts once. Equal times
+    keep the order of the rows; without times, the rows are in time order. Contiguous
+    ids follow numeric order if every original id is an integer (or an integer written
+    as a string, without leading zeros), else byte order.
 
     Args:
-      name: what the data set is called in output and in errors.
-      interactions: one row an interaction in file order, with columns ``user`` and
-        ``item`` (integers or strings), perhaps ``time`` (numbers or dates), and perhaps
-        ``part`` (TRAIN, VALID or TEST of ``data/raw.py``).
-      item_text: original item id -> prompt, as a mapping or as a frame with columns
-        ``item`` and ``text``; ids match whether written as integers or as strings.
-      notes: the reader's own notes, put before those found here.
-      catalogue: ``'interacted'``, the items with at least one interaction;
-        ``'listed'``, those with a text too; ``'slots'``, every integer from 1 to the
-        largest id of either.
-      repeated_pairs: whether such a pair keeps its ``'earliest'`` time or its
-        ``'latest'``.
+      raw: interactions and item texts. Ids of items and of texts match whether they
+        are integers or the same integers written as strings.
+      settings: the filters `min_rating`, `min_interactions` and `k_core`, and
+        `repeated_pairs` and `catalogue`; the defaults of `DataSettings` if None.
 
     Returns:
-      The data set.
+      The data set. Its notes are those of ``raw`` and then those of the steps here.
 
     Raises:
-      InputError: no rows, a missing column, id or time, ids or times of a type that
-        has no order, or no user with at least 3 distinct items.
+      InputError: if there are no rows, a column, an id or a time is missing, ids or
+        times have a type without an order, a filter leaves nothing, or no user has at
+        least 3 distinct items.
 
     Example:
       >>> rows = [("ann", 7, 3), ("ann", 10, 1), ("ann", 9, 2), ("ann", 7, 4)]
       >>> frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-      >>> data = build_dataset("tiny", frame, {7: "Title: Seven."})
-      >>> data.item_ids[data.items].tolist(), data.item_text
+      >>> data = build(Raw("tiny", frame, {7: "Title: Seven."}))
+      >>> data.item_ids[data.items.row(0)].tolist(), data.item_text
       ([10, 9, 7], ('Title: Seven.', '', ''))
       >>> data.notes[0]
       'dropped 1 repeated pairs (kept the earliest)'
     """
-    for column in ("user", "item"):
-        if column not in interactions.columns:
-            raise InputError(
-                f"{name}: the interactions have no column {column!r} "
-                f"(found: {', '.join(interactions.columns)}): give it that name"
-            )
-    if interactions.is_empty():
-        raise InputError(f"{name}: there are no interactions: check the input file")
-    listed = list_texts(name, item_text)
-    user_ids, users = number_ids(as_ids(name, "user", interactions["user"]))
-    items = as_ids(name, "item", interactions["item"])
-    item_ids, items = number_items(name, items, listed, catalogue)
-    columns = {
-        "user": users,
-        "item": items,
-        "place": pl.int_range(len(items), eager=True),
-    }
-    if "time" in interactions.columns:
-        columns["time"] = as_times(name, interactions["time"])
-    if "part" in interactions.columns:
-        columns["part"] = interactions["part"].cast(pl.Int8)
-    frame = pl.DataFrame(columns)
-    order = ["user", "time", "place"] if "time" in columns else ["user", "place"]
-    # With the place last, equal times keep file order.
-    pair = pl.col("user") * len(item_ids) + pl.col("item")
-    first = repeated_pairs == "earliest"
-    kept = frame.sort(order).filter(
-        pair.is_first_distinct() if first else pair.is_last_distinct()
+    settings = settings or DataSettings()
+    name = raw.name
+    raw = apply_filters(_check_columns(raw), settings)
+    listed = list_texts(name, raw.item_text)
+    user_ids, users = number_ids(raw.interactions["user"])
+    item_ids, items = number_items(
+        name, raw.interactions["item"], listed, settings.catalogue
     )
-    if "part" in columns:
+    frame = raw.interactions.select(
+        users.alias("user"),
+        items.alias("item"),
+        pl.int_range(pl.len()).alias("place"),
+        pl.col("^(time|part)$"),
+    )
+    kept = _distinct_in_time_order(frame, len(item_ids), settings.repeated_pairs)
+    if "part" in frame.columns:
         _refuse_shared_pairs(name, frame)
     counts = np.bincount(kept["user"].to_numpy(), minlength=len(user_ids))
     if counts.max() < MIN_EVALUATED:
         raise InputError(
             f"{name}: none of the {len(user_ids)} users has {MIN_EVALUATED} distinct "
-            f"items (the most is {counts.max()}), so there is nobody to evaluate: give "
+            f"items (the most is {counts.max()}), so no user can be evaluated: use "
             "interactions with longer histories, and check the user and item columns"
         )
-    found = list(notes)
+    notes = list(raw.notes)
     if dropped := len(frame) - len(kept):
-        found.append(f"dropped {dropped} repeated pairs (kept the {repeated_pairs})")
+        notes.append(
+            f"dropped {dropped} repeated pairs (kept the {settings.repeated_pairs})"
+        )
     if short := int((counts < MIN_EVALUATED).sum()):
-        found.append(
+        notes.append(
             f"{short} users have fewer than {MIN_EVALUATED} distinct items "
             "(they train only)"
         )
@@ -169,23 +143,21 @@ def build_dataset(
         name=name,
         user_ids=user_ids,
         item_ids=item_ids,
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        items=kept["item"].to_numpy().astype(np.int32),
+        items=Ragged.from_counts(kept["item"].to_numpy().astype(np.int32), counts),
         item_text=prompts,
-        notes=(*found, *text_notes),
+        notes=(*notes, *text_notes),
         places=kept["place"].to_numpy().astype(np.int64),
-        times=kept["time"].to_numpy() if "time" in columns else None,
-        parts=kept["part"].to_numpy() if "part" in columns else None,
+        times=kept["time"].to_numpy() if "time" in kept.columns else None,
+        parts=kept["part"].to_numpy() if "part" in kept.columns else None,
     )
 
 
 def keep_users(dataset: Dataset, keep: np.ndarray, note: str) -> Dataset:
-    """Returns the data set of some users, bool[U], with a note that says so.
+    """Returns the data set of the users of a mask, bool[U], with a note added.
 
-    The catalogue stays as it is.
+    The catalogue stays the same.
     """
-    rows = np.repeat(keep, np.diff(dataset.offsets))
-    counts = np.diff(dataset.offsets)[keep]
+    rows = keep[dataset.items.owners]
 
     def of(column: np.ndarray | None) -> np.ndarray | None:
         return None if column is None else column[rows]
@@ -193,12 +165,43 @@ def keep_users(dataset: Dataset, keep: np.ndarray, note: str) -> Dataset:
     return dataclasses.replace(
         dataset,
         user_ids=dataset.user_ids[keep],
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        items=dataset.items[rows],
+        items=dataset.items.keep_rows(keep),
         places=of(dataset.places),
         times=of(dataset.times),
         parts=of(dataset.parts),
         notes=(*dataset.notes, note),
+    )
+
+
+def _check_columns(raw: Raw) -> Raw:
+    """Returns the rows with ids and times in the types that `Raw` promises."""
+    name, frame = raw.name, raw.interactions
+    for column in ("user", "item"):
+        if column not in frame.columns:
+            raise InputError(
+                f"{name}: the interactions have no column {column!r} "
+                f"(found: {', '.join(frame.columns)}): rename the column"
+            )
+    if frame.is_empty():
+        raise InputError(f"{name}: there are no interactions: check the input file")
+    columns = {who: as_ids(name, who, frame[who]) for who in ("user", "item")}
+    if "time" in frame.columns:
+        columns["time"] = as_times(name, frame["time"])
+    if "part" in frame.columns:
+        columns["part"] = frame["part"].cast(pl.Int8)
+    return raw._replace(interactions=frame.with_columns(**columns))
+
+
+def _distinct_in_time_order(
+    frame: pl.DataFrame, num_items: int, repeated_pairs: str
+) -> pl.DataFrame:
+    """Sorts rows by user and time, and keeps one row per pair of user and item."""
+    # With the place last, equal times keep file order.
+    order = [name for name in ("user", "time", "place") if name in frame.columns]
+    pair = pl.col("user") * num_items + pl.col("item")
+    first = repeated_pairs == "earliest"
+    return frame.sort(order).filter(
+        pair.is_first_distinct() if first else pair.is_last_distinct()
     )
 
 

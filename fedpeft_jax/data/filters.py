@@ -1,26 +1,26 @@
-"""Which interactions count: a least rating, a least activity, a k-core.
+"""Filters of the interactions: a minimum rating, a minimum activity, a k-core.
 
-Every filter says what it dropped. A k-core is what is left when users and items with
-fewer than k partners are taken away until there are none (Seidman, Network structure
-and minimum degree, Social Networks 1983).
+Every filter adds a note about what it dropped. The k-core is what is left after users
+and items with fewer than k partners are removed until there are none (Seidman, "Network
+structure and minimum degree", Social Networks 1983).
 """
 
 import numpy as np
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.raw import Raw
+from fedpeft_jax.data.readers.raw import Raw, as_ratings
 from fedpeft_jax.data.settings import DataSettings
 
 
 def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
-    """Returns what is left of a data set, with a note for every filter.
+    """Returns the interactions that pass the filters, with a note for every filter.
 
-    The ratings first, then users with few distinct items, then the k-core.
+    The filters are applied in this order: ratings, users with few distinct items,
+    k-core.
 
     Raises:
-      InputError: for a filter that the data cannot be filtered by, or that leaves
-        nothing.
+      InputError: if the data lack what a filter needs, or a filter leaves nothing.
 
     Example:
       >>> frame = pl.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5],
@@ -35,7 +35,7 @@ def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
         steps.append((text, lambda f: _rated(raw.name, f, settings.min_rating)))
     if settings.min_interactions > 1:
         least = settings.min_interactions
-        steps.append((f"min_interactions={least}", lambda f: _active(f, "user", least)))
+        steps.append((f"min_interactions={least}", lambda f: _active(f, least)))
     if settings.k_core > 1:
         steps.append((f"k_core={settings.k_core}", lambda f: _core(f, settings.k_core)))
     frame, notes = raw.interactions, list(raw.notes)
@@ -43,7 +43,7 @@ def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
         kept = step(frame)
         if kept.is_empty():
             raise InputError(
-                f"{raw.name}: {text} leaves nothing of {len(frame)} interactions: "
+                f"{raw.name}: `{text}` leaves none of {len(frame)} interactions: "
                 "set it lower"
             )
         if dropped := len(frame) - len(kept):
@@ -59,20 +59,21 @@ def apply_filters(raw: Raw, settings: DataSettings) -> Raw:
 def _rated(name: str, frame: pl.DataFrame, least: float | None) -> pl.DataFrame:
     if "rating" not in frame.columns:
         raise InputError(
-            f"{name}: min_rating={least} and there are no ratings: leave it out, or "
-            "set --rating_column"
+            f"{name}: `min_rating={least}` needs ratings, and there are none: leave it "
+            "out, or set `rating_column`"
         )
-    if missing := frame["rating"].null_count():
+    ratings = as_ratings(name, frame["rating"])
+    if missing := ratings.null_count():
         raise InputError(
-            f"{name}: min_rating={least} and {missing} of {len(frame)} interactions "
-            "have no rating: leave it out, or complete them"
+            f"{name}: `min_rating={least}` needs ratings, and {missing} of "
+            f"{len(frame)} interactions have no rating: leave it out, or add the "
+            "ratings"
         )
-    return frame.filter(pl.col("rating") >= least)
+    return frame.filter(ratings >= least)
 
 
-def _active(frame: pl.DataFrame, who: str, least: int) -> pl.DataFrame:
-    what = "item" if who == "user" else "user"
-    return frame.filter(pl.col(what).n_unique().over(who) >= least)
+def _active(frame: pl.DataFrame, least: int) -> pl.DataFrame:
+    return frame.filter(pl.col("item").n_unique().over("user") >= least)
 
 
 def _core(frame: pl.DataFrame, k: int) -> pl.DataFrame:

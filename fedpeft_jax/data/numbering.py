@@ -1,4 +1,4 @@
-"""Contiguous ids, the catalogue they number, and the text of each of its items."""
+"""Contiguous ids of users and items, the catalogue, and the text of its items."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,13 @@ from fedpeft_jax.core.errors import InputError
 
 
 def number_ids(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Original ids in contiguous order [n], and int64 contiguous ids of the rows.
+    """Returns the distinct original ids in order, [n], and the number of each row.
+
+    Args:
+      column: original ids, int64 or strings, one per row.
+
+    Returns:
+      int64[n] or str[n], and the contiguous id of each row as an int64 series.
 
     Example:
       >>> ids, codes = number_ids(pl.Series(["10", "9", "10"]))
@@ -34,7 +40,7 @@ def _number_integers(column: np.ndarray) -> tuple[np.ndarray, pl.Series]:
     if high - low >= 4 * len(column):
         ids, codes = np.unique(column, return_inverse=True)
         return ids.astype(np.int64), pl.Series(codes.astype(np.int64))
-    # A table of the range spares the sort of all rows.
+    # A table of the whole range is faster than a sort of all rows.
     place = np.zeros(high - low + 1, np.int64)
     place[column - low] = 1
     ids = np.flatnonzero(place) + low
@@ -45,16 +51,21 @@ def _number_integers(column: np.ndarray) -> tuple[np.ndarray, pl.Series]:
 def number_items(
     name: str, items: pl.Series, listed: pl.DataFrame | None, catalogue: str
 ) -> tuple[np.ndarray, pl.Series]:
-    """Original item ids of a catalogue, and the contiguous ids of the interactions.
+    """Returns the original item ids of a catalogue, and the number of each row.
 
     Args:
-      name: of the data set, for errors.
-      items: original ids, one an interaction.
-      listed: what `list_texts` returns, None without text.
-      catalogue: see `build_dataset`.
+      name: the name of the data set, for errors.
+      items: original item ids, one per interaction.
+      listed: the result of `list_texts`; None if there is no text.
+      catalogue: ``'interacted'``, the items with at least one interaction;
+        ``'listed'``, those that are listed with a text too; ``'slots'``, every integer
+        from 1 to the largest id of either.
+
+    Returns:
+      int64[I] or str[I], and the contiguous id of each row as an int64 series.
 
     Raises:
-      InputError: for slots of ids that are no integers from 1.
+      InputError: for ``'slots'`` if an id is not an integer from 1.
     """
     if catalogue == "interacted" or (catalogue == "listed" and listed is None):
         return number_ids(items)
@@ -65,8 +76,8 @@ def number_items(
     if catalogue == "slots":
         if ids.dtype.kind != "i" or ids.min() < 1:
             raise InputError(
-                f"{name}: catalogue=slots needs item ids that are integers from 1: set "
-                "--catalogue=listed"
+                f"{name}: `catalogue=slots` needs item ids that are integers from 1: "
+                "use `catalogue=listed`"
             )
         codes = pl.Series(ids[codes.to_numpy()] - 1)
         ids = np.arange(1, ids.max() + 1)
@@ -76,14 +87,14 @@ def number_items(
 def list_texts(
     name: str, item_text: Mapping[Any, str | None] | pl.DataFrame | None
 ) -> pl.DataFrame | None:
-    """Returns columns `item` and `text`, strings, of all listed items."""
+    """Returns a frame of strings, `item` and `text`, with one row per listed item."""
     if item_text is None:
         return None
     if isinstance(item_text, pl.DataFrame):
         if missing := {"item", "text"} - set(item_text.columns):
             raise InputError(
                 f"{name}: the item text has no column {min(missing)!r} "
-                f"(found: {', '.join(item_text.columns)}): give it that name"
+                f"(found: {', '.join(item_text.columns)}): rename the column"
             )
         listed = item_text.select(
             pl.col("item").cast(pl.String), pl.col("text").cast(pl.String)
@@ -100,13 +111,13 @@ def list_texts(
 def align_texts(
     listed: pl.DataFrame | None, item_ids: np.ndarray, items: pl.Series
 ) -> tuple[tuple[str, ...] | None, list[str]]:
-    """Returns prompts in the order of the catalogue, and what did not match."""
+    """Returns prompts in the order of the catalogue, and notes on texts and items."""
     notes = []
     if unused := len(item_ids) - items.n_unique():
         notes.append(f"{unused} items of the catalogue have no interaction")
     if listed is None:
         return None, notes
-    # An item listed twice keeps its first text that says something.
+    # An item that is listed twice keeps its first text that is not empty.
     filled = listed.filter(pl.col("text") != "")
     texts = filled.unique("item", keep="first", maintain_order=True)
     catalogue = pl.DataFrame({"item": [str(i) for i in item_ids.tolist()]})

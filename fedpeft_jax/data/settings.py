@@ -1,14 +1,13 @@
-"""What a data set is read from, what of it counts, and how it is evaluated."""
+"""The settings that say how a data set is read, filtered and split."""
 
 import dataclasses
-import math
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.settings import check_fields, setting
 
 SPLITS = ("time", "file", "random", "given", "time_cut")
 
-# Settings that only some data sets know what to do with.
+# Settings that need `dataset=table`.
 _TABLE = (
     *("interactions", "valid_interactions", "test_interactions", "items"),
     *("user_column", "item_column", "time_column", "rating_column", "text_columns"),
@@ -17,7 +16,7 @@ _TABLE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Settings of the data and of the protocol; `RunConfig` has them all.
+    """Settings of the data: what is read, which part of it is used, and the split.
 
     Raises:
       InputError: for a value that is not allowed, or a combination that cannot work.
@@ -27,108 +26,97 @@ class DataSettings:
       'time'
     """
 
-    dataset: str = setting("synthetic", "data set, by its name; --list shows them")
+    dataset: str = setting(
+        "synthetic", "name of the data set, such as synthetic, ml-1m or table"
+    )
     data_dir: str | None = setting(None, "folder of the data set's files")
-    download: bool = setting(False, "fetch the files into data_dir if they are missing")
-    category: str | None = setting(None, "of the Amazon reviews, e.g. Software")
+    fetch: bool = setting(False, "download missing files into `data_dir`")
+    category: str | None = setting(
+        None, "category of the Amazon reviews, such as Software"
+    )
 
     interactions: str | None = setting(
-        None, "file of a table: csv, tsv, parquet, inter"
+        None, "file of a table's interactions: csv, tsv, parquet or inter"
     )
     valid_interactions: str | None = setting(
-        None, "with --split=given: validation file"
+        None, "file of the validation interactions, with `split=given`"
     )
-    test_interactions: str | None = setting(None, "with --split=given: test file")
+    test_interactions: str | None = setting(
+        None, "file of the test interactions, with `split=given`"
+    )
     items: str | None = setting(None, "file with the text of a table's items")
-    user_column: str | None = setting(None, "of the table; found by its name if it can")
-    item_column: str | None = setting(None, "of the table, and of the items' file")
-    time_column: str | None = setting(None, "of the table, or 'none'")
-    rating_column: str | None = setting(None, "of the table, or 'none'")
+    user_column: str | None = setting(
+        None, "column of the user; found by its name if left out"
+    )
+    item_column: str | None = setting(
+        None, "column of the item, in `interactions` and in `items`"
+    )
+    time_column: str | None = setting(None, "column of the time, or 'none'")
+    rating_column: str | None = setting(None, "column of the rating, or 'none'")
     text_columns: str | None = setting(
-        None, "of the items' file, with commas; all but the item column if left out"
+        None,
+        "columns of `items` with text, separated by commas; all but the item column "
+        "if left out",
     )
 
-    min_rating: float | None = setting(None, "leave out interactions rated lower")
-    min_interactions: int = setting(0, "leave out users with fewer items", least=0)
+    min_rating: float | None = setting(
+        None, "leave out interactions with a lower rating"
+    )
+    min_interactions: int = setting(
+        0, "leave out users with fewer distinct items", least=0
+    )
     k_core: int = setting(
-        0, "leave out users and items with fewer, until none is left", least=0
+        0, "repeatedly leave out users and items with fewer partners", least=0
     )
     repeated_pairs: str = setting(
-        "earliest", "which time a repeated pair keeps", ("earliest", "latest")
+        "earliest",
+        "which time a repeated pair of a user and an item keeps",
+        choices=("earliest", "latest"),
     )
     catalogue: str = setting(
         "interacted",
-        "items in the catalogue: with an interaction, all that are listed with text, "
-        "or every integer from 1 to the largest id",
-        ("interacted", "listed", "slots"),
+        "items of the catalogue: those with an interaction, those listed with a text "
+        "too, or every integer from 1 to the largest id",
+        choices=("interacted", "listed", "slots"),
     )
     cache: bool = setting(True, "keep prepared data in the user's cache folder")
 
-    split: str = setting("time", "which interactions are held out", SPLITS)
-    valid_items: int = setting(1, "validation items a user, 1 or 0", least=0)
+    split: str = setting("time", "which interactions are held out", choices=SPLITS)
+    valid_items: int = setting(1, "validation items per user", least=0, most=1)
     time_cut: float = setting(
-        0.9, "with --split=time_cut: share of the interactions before the cut"
+        0.9,
+        "share of the interactions before the cut, with `split=time_cut`",
+        above=0,
+        below=1,
     )
     data_seed: int = setting(
         0, "seed of candidates, random splits and generated data", least=0
     )
-    candidates: str = setting(
-        "uniform", "how sampled negatives are drawn", ("uniform", "popularity")
-    )
-    num_candidates: int = setting(100, "negatives in the sampled ranking", least=1)
-    train_negatives: str = setting(
-        "unseen_in_training",
-        "what training negatives are drawn outside of; 'unseen' leaves out held-out "
-        "items too, which tells the model what they are",
-        ("unseen_in_training", "unseen"),
-    )
-    negative_draws: str = setting(
-        "fresh", "training negatives: drawn anew for every participation, or once",
-        ("fresh", "fixed"),
-    )  # fmt: skip
-    negative_slots: int = setting(
-        0, "draw negatives and candidates from the first so many items; 0: all", least=0
-    )
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_data_settings(self)
-
-    def of_data(self) -> "DataSettings":
-        """Returns the data settings alone."""
-        fields = dataclasses.fields(DataSettings)
-        return DataSettings(**{f.name: getattr(self, f.name) for f in fields})
+        _check_combinations(self)
 
 
-def check_data_settings(settings: DataSettings) -> None:
-    """Raises InputError for settings that no data set can be read or split by."""
-    if settings.valid_items > 1:
-        raise InputError(
-            f"valid_items={settings.valid_items}: a user has one validation item, or 0"
-        )
-    if not 0 < settings.time_cut < 1:
-        raise InputError(
-            f"time_cut={settings.time_cut} is no share: it must be above 0 and below 1"
-        )
-    if settings.min_rating is not None and not math.isfinite(settings.min_rating):
-        raise InputError(f"min_rating={settings.min_rating} must be finite")
+def _check_combinations(settings: DataSettings) -> None:
+    """Raises InputError for settings that cannot work together."""
     given = {name: getattr(settings, name) for name in _TABLE}
     if settings.dataset != "table":
         for name, value in given.items():
             if value is not None:
                 raise InputError(
-                    f"{name}={value!r} is of --dataset=table, and this is "
+                    f"`{name}={value!r}` needs `dataset=table`, and this is "
                     f"{settings.dataset}: leave it out"
                 )
     elif settings.data_dir is not None:
         raise InputError(
-            f"data_dir={settings.data_dir!r} has no effect with --dataset=table: name "
-            "the file with --interactions"
+            f"`data_dir={settings.data_dir!r}` has no effect with `dataset=table`: "
+            "name the file with `interactions`"
         )
-    pieces = [n for n in ("valid_interactions", "test_interactions") if given[n]]
-    if settings.split == "given" and "test_interactions" not in pieces:
-        raise InputError("split=given needs files: set --test_interactions=FILE")
-    if settings.split != "given" and pieces:
+    held_out = [n for n in ("valid_interactions", "test_interactions") if given[n]]
+    if settings.split == "given" and "test_interactions" not in held_out:
+        raise InputError("`split=given` needs files: set `test_interactions=FILE`")
+    if settings.split != "given" and held_out:
         raise InputError(
-            f"{pieces[0]} needs --split=given, and this is {settings.split}"
+            f"`{held_out[0]}` needs `split=given`, and this is {settings.split}"
         )

@@ -1,4 +1,4 @@
-"""Item embeddings, and the registry of compressed ones."""
+"""Item embeddings, and the compressed embeddings by name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Item embeddings: a full table, a compressed part beside it, or both summed."""
+"""Item embeddings: a full table, a compressed embedding, or the sum of both."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
@@ -9,20 +9,22 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN, ROWS
+from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, Key, PyTree
 
 FullTable: TypeAlias = Literal["trained", "frozen"] | None
 
 
 class ItemFeatures(NamedTuple):
-    """What the server knows of the items before any client took part.
+    """What the server knows about the items before the first round.
 
     Attributes:
-      encodings: float32[I, F], item text as its encoder sees it, or None.
-      latents: float32[I, D], the autoencoder's normalised latents of it, or None.
-      table: float32[I, D], the initial full table: the latents, or a random one.
-      degrees: int32[I], how many clients hold an item. The one figure that clients
-        would have to be asked for, by secure aggregation; who reads it says so.
+      encodings: float32[I, F], encodings of the item text, or None.
+      latents: float32[I, D], their normalised latents from pretraining, or None.
+      table: float32[I, D], the initial full table: the latents, or random entries.
+      degrees: int32[I], how many clients have the item in their training data. Only
+        this attribute depends on user data: the server would have to collect it by
+        secure aggregation, so a plugin that reads it must document that.
     """
 
     encodings: np.ndarray | Array | None = None
@@ -32,11 +34,13 @@ class ItemFeatures(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What a module learned on the server before the first round.
+    """What a module learns on the server before the first round.
 
     Attributes:
-      values: initial values by collection; what they leave out keeps its random one.
-      figures: of how well it went, for the run's output: numbers, or lists of them.
+      values: initial values by collection. A variable that is not among them keeps its
+        random initial value.
+      figures: numbers, or lists of numbers, that describe the result for the run's
+        output.
     """
 
     values: Mapping[str, PyTree]
@@ -44,10 +48,10 @@ class Fitted(NamedTuple):
 
 
 def take(table: Array, ids: Array | None) -> Array:
-    """Returns `table[ids]`; `ids=None` means every row that the table holds.
+    """Returns `table[ids]`, or the whole table if `ids` is None.
 
-    A client scores all rows that it gathered, an evaluation the whole catalogue.
-    Saying so, instead of passing 0, 1, 2, ..., spares a gather and its transpose.
+    A client scores all rows that it gathered, and an evaluation scores the whole
+    catalogue. Without ids, neither needs a gather and its transpose.
 
     Example:
       >>> take(jnp.arange(3) * 10, jnp.array([2, 0])).tolist(), take(jnp.arange(3), None).tolist()
@@ -57,7 +61,7 @@ def take(table: Array, ids: Array | None) -> Array:
 
 
 def code_dtype(size: int) -> np.dtype[Any]:
-    """Returns the smallest unsigned type for codes below `size`, as they are sent.
+    """Returns the smallest unsigned type that holds all codes below `size`.
 
     Example:
       >>> code_dtype(256), code_dtype(257)
@@ -67,14 +71,14 @@ def code_dtype(size: int) -> np.dtype[Any]:
 
 
 def shared_codes(codes: np.ndarray) -> dict[str, Any]:
-    """Returns how well codes tell items apart.
+    """Returns figures of how well codes distinguish items.
 
     Args:
-      codes: int[I, l], a code tuple for each item.
+      codes: int[I, l], one tuple of codes per item.
 
     Returns:
       `distinct_codes`, the number of different tuples, and `collision_rate`, the share
-      of the items whose tuple another item has too.
+      of items that have the same tuple as another item.
 
     Example:
       >>> shared_codes(np.array([[0, 1], [1, 0], [0, 1], [2, 2]]))
@@ -88,31 +92,31 @@ def shared_codes(codes: np.ndarray) -> dict[str, Any]:
 class CompressedEmbedding(nn.Module):
     """A small item embedding that is trained and sent every round (abstract).
 
-    A strategy declares its variables in `setup`: shared ones with `self.param`,
-    per-item ones with `self.variable(ROWS | FROZEN, ...)`, because the same module
-    runs on whole tables [I, ...] and on a client's gathered rows [K, ...].
+    A subclass declares its variables in `setup`: shared parameters with `self.param`,
+    per-item tables with `self.variable(ROWS, ...)` or `self.variable(FROZEN, ...)`. The
+    same module runs on whole tables [I, ...] and on a client's gathered rows [K, ...].
 
     Attributes:
       num_items: I, the size of the catalogue.
-      features: D.
-      alone: True if there is no full table beside it, so that it must not start at 0.
+      features: D, the width of an item vector.
+      alone: True if there is no full table, in which case it must not start at zero.
       uses_text: whether `fit` needs item text.
-      defaults: run settings that suit it, used where a run leaves them out and the
-        recommender has none.
+      suggestions: values for run settings that the user leaves out. The recommender's
+        suggestions win over these.
     """
 
     num_items: int
     features: int
     alone: bool = False
     uses_text: ClassVar[bool] = False
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    suggestions: ClassVar[Suggestions] = Suggestions()
 
     def __call__(self, ids: Array | None = None) -> Array:
         """Returns the embeddings of some rows: int32[...] -> float32[..., D]."""
         raise NotImplementedError
 
     def inner(self, ids: Array | None, vector: Array) -> Array:
-        """Returns `self(ids) @ vector`, float32[...]; override it where cheaper.
+        """Returns `self(ids) @ vector`, float32[...]; a subclass may be faster.
 
         Args:
           ids: int32[...] rows, or None for every row.
@@ -121,7 +125,7 @@ class CompressedEmbedding(nn.Module):
         return self(ids) @ vector
 
     def weighted_sum(self, ids: Array, weights: Array) -> Array:
-        """Returns `weights @ self(ids)`, float32[D]; override it where cheaper.
+        """Returns `weights @ self(ids)`, float32[D]; a subclass may be faster.
 
         Args:
           ids: int32[N] rows.
@@ -130,7 +134,7 @@ class CompressedEmbedding(nn.Module):
         return weights @ self(ids)
 
     def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
-        """Returns initial values, learned on the server; runs once, outside any jit."""
+        """Returns initial values that the server learns; called once, outside jit."""
         del key, item_features
         return Fitted({}, {})
 
@@ -142,13 +146,13 @@ class ItemEmbedding(nn.Module):
       num_items: I.
       features: D.
       full: `'trained'` (in `rows`, sent every round), `'frozen'` (in `frozen`, sent
-        once) or None (no table at all, in training and in evaluation).
+        once) or None (no full table, neither in training nor in evaluation).
       compressed: a factory `(num_items, features, alone) -> CompressedEmbedding`, or
         None.
-      init_scale: standard deviation of a full table that no `fit` replaces.
+      init_scale: standard deviation of the full table, unless `fit` replaces it.
 
     Raises:
-      InputError: with neither part.
+      InputError: if there is neither a full table nor a compressed embedding.
 
     Source:
       FedPEFT, arXiv 2512.13734, section 4.
@@ -170,8 +174,8 @@ class ItemEmbedding(nn.Module):
     def __post_init__(self) -> None:
         if self.full is None and self.compressed is None:
             raise InputError(
-                "full=none with embedding=none leaves no item embedding: "
-                "set --full=trained or name an --embedding"
+                "`full=none` with `embedding=none` leaves no item embedding: "
+                "use `full=trained`, or name an `embedding`"
             )
         super().__post_init__()
 
@@ -198,7 +202,7 @@ class ItemEmbedding(nn.Module):
         )
 
     def check(self) -> None:
-        """Builds the compressed part once, so that a bad argument shows at once."""
+        """Raises InputError if the compressed embedding has a bad argument."""
         self._compressed(parent=None)
 
     def __call__(self, ids: Array | None = None) -> Array:
@@ -211,7 +215,7 @@ class ItemEmbedding(nn.Module):
         return sum(parts[1:], start=parts[0])
 
     def inner(self, ids: Array | None, vector: Array) -> Array:
-        """Returns `self(ids) @ vector` without building the vectors: float32[...]."""
+        """Returns `self(ids) @ vector`, float32[...], without computing the vectors."""
         parts = []
         if self.full is not None:
             parts.append(take(self.table.value, ids) @ vector)
@@ -220,7 +224,7 @@ class ItemEmbedding(nn.Module):
         return sum(parts[1:], start=parts[0])
 
     def weighted_sum(self, ids: Array, weights: Array) -> Array:
-        """Returns `weights @ self(ids)` without building the vectors: float32[D]."""
+        """Returns `weights @ self(ids)`, float32[D], without computing the vectors."""
         parts = []
         if self.full is not None:
             parts.append(weights @ take(self.table.value, ids))
@@ -229,7 +233,7 @@ class ItemEmbedding(nn.Module):
         return sum(parts[1:], start=parts[0])
 
     def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
-        """Returns the initial full table and what the adapter learns."""
+        """Returns the initial full table and the compressed embedding's values."""
         values: dict[str, PyTree] = {}
         figures: Mapping[str, Any] = {}
         if self.compressed is not None:

@@ -1,12 +1,11 @@
-"""Hash: every item is a combination of a few rows of one small shared table.
+"""Hash: an item vector combines a few rows of one small shared table.
 
 Svenstrup et al., Hash embeddings for efficient word representations, NeurIPS 2017, with
 SENet pooling (Hu et al., CVPR 2018; over fields, Huang et al., FiBiNET, RecSys 2019),
-as FedPEFT (arXiv 2512.13734) shares the table between clients.
+and with a table that the clients share, as in FedPEFT (arXiv 2512.13734).
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, Key
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
@@ -27,27 +27,27 @@ from fedpeft_jax.embeddings.base import (
 
 Pooling = Literal["mean", "senet"]
 
-_PRIME = 2**31 - 1  # above every catalogue whose ids fit an int32
+_PRIME = 2**31 - 1  # above every item id, which is an int32
 
 
 class Hash(CompressedEmbedding):
     r""":math:`compressed(i) = \sum_j w_j(i)\, T_{h_j(i)}` with a shared `T [d_H, D]`.
 
-    The :math:`h_j` are universal hash functions, drawn once and then frozen. With mean
-    pooling :math:`w_j = 1/h`. With SENet, squeeze and excitation weigh the h vectors:
-    :math:`w = \sigma(W_2\,relu(W_1 z))`, :math:`z_j` the mean over the dimensions of
-    the j-th vector; `W_1` and `W_2` are shared and sent, without biases.
+    The :math:`h_j` are universal hash functions, drawn once and then frozen. Mean
+    pooling has :math:`w_j = 1/h`. SENet pooling has
+    :math:`w = \sigma(W_2\,relu(W_1 z))`, where :math:`z_j` is the mean over the
+    dimensions of the j-th vector; `W_1` and `W_2` are shared, sent, and have no biases.
 
     Args:
-      num_buckets: d_H, rows of the table.
-      num_hashes: h, functions and so rows an item.
+      num_buckets: d_H, the number of rows of the table.
+      num_hashes: h, the number of hash functions and so of rows per item.
       pooling: `'mean'` or `'senet'`.
       reduction: SENet's hidden layer has `max(1, h // reduction)` units.
-      init_scale: standard deviation of the table when it is alone; beside a full table
-        it starts at zero.
+      init_scale: standard deviation of the table if there is no full table. Beside a
+        full table it starts at zero.
 
     Raises:
-      InputError: for sizes below 1 or another pooling.
+      InputError: for a size below 1 or another pooling.
 
     Example:
       >>> embedding = Hash(num_items=10, features=3, num_buckets=4)
@@ -62,12 +62,13 @@ class Hash(CompressedEmbedding):
     reduction: int = 2
     init_scale: float = 0.1
 
-    # Every client moves all of it, so that a large step overshoots; and what it cannot
-    # tell apart, the table has to know from a warm-up with a long step.
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "server_optimizer": "sgd(learning_rate=10.0)",
-        "shared_server_optimizer": "sgd(learning_rate=0.3)",
-    }
+    # Every client changes the whole table T, so a large step overshoots. T only
+    # distinguishes items in part; the full table has to learn the rest in the warm-up,
+    # and needs large steps for it.
+    suggestions: ClassVar[Suggestions] = Suggestions(
+        server_optimizer="sgd(learning_rate=10.0)",
+        shared_server_optimizer="sgd(learning_rate=0.3)",
+    )
 
     def __post_init__(self) -> None:
         for name in ("num_buckets", "num_hashes", "reduction"):
@@ -103,7 +104,7 @@ class Hash(CompressedEmbedding):
         return buckets.astype(code_dtype(self.num_buckets))
 
     def _read(self, ids: Array | None) -> tuple[Array, Array]:
-        """The buckets int32[..., h] of some rows, and the weights float32[..., h]."""
+        """Returns buckets int32[..., h] and weights float32[..., h] of some rows."""
         buckets = take(self.buckets.value, ids).astype(jnp.int32)
         if self.pooling == "mean":
             return buckets, jnp.full(buckets.shape, 1.0 / self.num_hashes)
@@ -115,7 +116,7 @@ class Hash(CompressedEmbedding):
         return jnp.sum(weights[..., None] * self.table[buckets], axis=-2)
 
     def inner(self, ids: Array | None, vector: Array) -> Array:
-        # One inner product a bucket, not one an item.
+        # One inner product per bucket instead of one per item.
         buckets, weights = self._read(ids)
         return jnp.sum(weights * (self.table @ vector)[buckets], axis=-1)
 
@@ -133,15 +134,15 @@ class Hash(CompressedEmbedding):
 def universal_hash(
     key: Key, num_items: int, num_buckets: int, num_hashes: int
 ) -> Array:
-    r"""Hashes all item ids with independent functions of a universal family.
+    r"""Returns the buckets of all items under independent universal hash functions.
 
     :math:`h_j(x) = ((a_j x + b_j) \bmod p) \bmod d_H` with the prime
-    :math:`p = 2^{31} - 1` and draws :math:`a_j \in [1, p)`, :math:`b_j \in [0, p)`:
-    two items fall together with a probability of at most :math:`1 / d_H`, and
-    independently so for every function.
+    :math:`p = 2^{31} - 1` and random :math:`a_j \in [1, p)`, :math:`b_j \in [0, p)`.
+    Two items collide with a probability of at most :math:`1 / d_H`, independently for
+    every function.
 
     Args:
-      key: of the draws.
+      key: of the random coefficients.
       num_items: I.
       num_buckets: d_H.
       num_hashes: h.
@@ -173,7 +174,7 @@ def _modulo(x: Array) -> Array:
 
 
 def _times(a: Array, x: Array) -> Array:
-    """`a x mod (2^31 - 1)` for uint32 below 2^31, by halves: 2^31 counts as 1."""
+    """`a x mod (2^31 - 1)` for uint32 below 2^31, in 16-bit halves; 2^31 mod p is 1."""
     a_high, a_low, x_high, x_low = a >> 16, a & 0xFFFF, x >> 16, x & 0xFFFF
     middle = _modulo(a_high * x_low + a_low * x_high)  # times 2^16
     shifted = _modulo((middle >> 15) + ((middle & 0x7FFF) << 16))

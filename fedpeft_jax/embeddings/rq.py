@@ -1,11 +1,10 @@
-"""RQ-VAE codebooks: every item is a sum of code vectors, one from each codebook.
+"""RQ-VAE codebooks: an item vector is the sum of one code vector per codebook.
 
-FedPEFT, arXiv 2512.13734, section 4, on codes learned from item text by residual
-quantisation (`features/rqvae.py`).
+FedPEFT, arXiv 2512.13734, section 4, with codes that the server learns from item text
+by residual quantisation (`features/rqvae.py`).
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN, SHARED
+from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, Key
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
@@ -38,22 +38,23 @@ CodebookInit = Literal["zeros", "pretrained"] | None
 class RQ(CompressedEmbedding):
     r""":math:`compressed(i) = \sum_j C_j[c_j(i)]`, shared codebooks `C_j [d_R, D]`.
 
-    The codes :math:`c(i)` are learned from item text before the first round and then
-    frozen; only the codebooks are trained and sent.
+    The server learns the codes :math:`c(i)` from item text before the first round, and
+    they are frozen. Only the codebooks are trained and sent.
 
     Args:
       num_codebooks: l.
       codebook_size: d_R, at most the number of items.
-      quantizer: `'rqvae'` learns the codes with a network of their own, `'kmeans'` by
-        residual k-means on the autoencoder's latents, which is faster.
-      init_ (in a spec: `init`): `'zeros'`, or `'pretrained'`, the quantizer's codebooks at the
-        scale of the latents; None is zeros beside a full table, else pretrained.
-      gradient: of the RQ-VAE, `'straight_through'` or `'rotation'`; on MovieLens-1M
-        the first explained more of the encodings (0.41 against 0.35).
+      quantizer: `'rqvae'` trains a network of its own for the codes; `'kmeans'` runs
+        residual k-means on the pretrained latents, which is faster.
+      init_: written `init` in a spec. `'zeros'`, or `'pretrained'` for the quantizer's
+        codebooks at the scale of the latents. None means zeros beside a full table and
+        pretrained without one.
+      gradient: the RQ-VAE's gradient, `'straight_through'` or `'rotation'`. On
+        MovieLens-1M the first explained more of the encodings (0.41 against 0.35).
 
     Raises:
-      InputError: for sizes below 1, unknown words, and for pretrained codebooks beside
-        a full table, which is pretrained itself.
+      InputError: for a size below 1, an unknown word, and pretrained codebooks beside a
+        full table, which is pretrained already.
 
     Example:
       >>> embedding = RQ(num_items=10, features=3, num_codebooks=2, codebook_size=4)
@@ -69,12 +70,13 @@ class RQ(CompressedEmbedding):
     gradient: Gradient = "straight_through"
     uses_text: ClassVar[bool] = True
 
-    # Every client moves all of it, so that a large step overshoots; and what it cannot
-    # tell apart, the table has to know from a warm-up with a long step.
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "server_optimizer": "sgd(learning_rate=10.0)",
-        "shared_server_optimizer": "sgd(learning_rate=0.3)",
-    }
+    # Every client changes all codebooks, so a large step overshoots. They only
+    # distinguish items in part; the full table has to learn the rest in the warm-up,
+    # and needs large steps for it.
+    suggestions: ClassVar[Suggestions] = Suggestions(
+        server_optimizer="sgd(learning_rate=10.0)",
+        shared_server_optimizer="sgd(learning_rate=0.3)",
+    )
 
     def __post_init__(self) -> None:
         for name in ("num_codebooks", "codebook_size"):
@@ -85,25 +87,25 @@ class RQ(CompressedEmbedding):
                     "try 'rq(num_codebooks=4, codebook_size=256)'"
                 )
         words = {
-            "quantizer": get_args(Quantizer),
-            "init_": (None, "zeros", "pretrained"),
-            "gradient": get_args(Gradient),
+            "quantizer": (self.quantizer, get_args(Quantizer)),
+            "init": (self.init_, (None, "zeros", "pretrained")),
+            "gradient": (self.gradient, get_args(Gradient)),
         }
-        for name, known in words.items():
-            if getattr(self, name) not in known:
+        for name, (value, known) in words.items():
+            if value not in known:
                 raise InputError(
-                    f"rq: {name}={getattr(self, name)!r} is not known: "
+                    f"rq: {name}={value!r} is not known: "
                     f"use one of {', '.join(map(repr, known))}"
                 )
         if self.init_ == "pretrained" and not self.alone:
             raise InputError(
                 "init='pretrained' beside a full table would count the text twice: "
-                "use init='zeros', or --full=none"
+                "use init='zeros', or `full=none`"
             )
         super().__post_init__()
 
     def setup(self) -> None:
-        # Without `fit` the codes are random ones.
+        # The codes are random until `fit` replaces them.
         shape = (self.num_codebooks, self.codebook_size, self.features)
         zeros = not self.alone or self.init_ == "zeros"
         scale = nn.initializers.zeros if zeros else nn.initializers.normal(0.1)
@@ -120,7 +122,7 @@ class RQ(CompressedEmbedding):
         )
 
     def _read(self, ids: Array | None) -> tuple[Array, Array]:
-        """All code vectors [l d_R, D], and which of them some rows have [..., l]."""
+        """Returns all code vectors [l d_R, D], and the indices [..., l] of the rows."""
         codes = take(self.codes.value, ids).astype(jnp.int32)
         first = self.codebook_size * jnp.arange(self.num_codebooks)
         codes = codes + jnp.broadcast_to(first, codes.shape)
@@ -131,7 +133,7 @@ class RQ(CompressedEmbedding):
         return jnp.sum(vectors[codes], axis=-2)
 
     def inner(self, ids: Array | None, vector: Array) -> Array:
-        # One inner product a code vector, not one an item.
+        # One inner product per code vector instead of one per item.
         vectors, codes = self._read(ids)
         return jnp.sum((vectors @ vector)[codes], axis=-1)
 
@@ -142,7 +144,10 @@ class RQ(CompressedEmbedding):
     def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
         check_codebook_size(self.codebook_size, self.num_items)
         if item_features.encodings is None or item_features.latents is None:
-            raise InputError("rq learns its codes from item text, and there is none")
+            raise InputError(
+                "rq learns its codes from item text, and there is none: use a data set "
+                "with item text, or `text_embeddings=FILE.npz`"
+            )
         latents = np.asarray(item_features.latents)
         if self.quantizer == "kmeans":
             books = residual_kmeans(
@@ -167,7 +172,7 @@ class RQ(CompressedEmbedding):
 
 
 def _at_scale_of(latents: np.ndarray, result: Quantized) -> Array:
-    """The quantizer's codebooks, their sums centred and as spread as the latents."""
+    """Returns the codebooks, centred and rescaled to the spread of `latents`."""
     spread = result.latents.std(axis=0)
     scale = np.where(spread > 0, latents.std(axis=0).mean(), 0.0) / np.maximum(
         spread, 1e-12

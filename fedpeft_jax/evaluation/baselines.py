@@ -1,8 +1,8 @@
-"""Trivial baselines, printed beside every result: what a model has to beat.
+"""Trivial baselines, printed beside every result, which a model has to beat.
 
 A factory takes what is known before the first round and returns a score function and
-its params, to be measured by the same `evaluation.Evaluator` as a model. To add one,
-write it here or in a file of its own and register it in `BASELINES`.
+the arrays that it reads, which the same `Evaluator` measures as it measures a model. To
+add one, write it here or in a file of its own and register it in `BASELINES`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,27 +17,24 @@ from fedpeft_jax.evaluation.centralized import bpr_mf
 from fedpeft_jax.evaluation.metrics import DEFAULT_KS, random_expectation
 
 Baseline: TypeAlias = tuple[Callable[..., Array], PyTree]
-"""An `evaluation.ScoreFn` and its params."""
+"""A `ranking.ScoreFn` and its first argument, the arrays that it reads."""
 
 
 class Known(NamedTuple):
     """What a baseline may use.
 
     Attributes:
-      split: the clients' training items; held-out items are for nobody's scores.
-      latents: float32[I, D], what text says of the items; None without text.
-      num_negatives: training negatives a positive.
-      num_slots: that they are drawn from the first so many items; 0 for all.
-      exclude_held_out: whether they are drawn outside of the held-out items, too.
-      features: D, of a model.
-      seed: of what is drawn.
+      split: the clients' training items; no baseline may read the held-out items.
+      latents: float32[I, D], the latents of the item texts; None without text.
+      expected_negatives: float64[I], how often the sampler of the run is expected to
+        draw each item as a negative in one epoch of all clients; None if unknown.
+      features: D of a model.
+      seed: seed of whatever is drawn.
     """
 
     split: Split
     latents: np.ndarray | Array | None = None
-    num_negatives: int = 1
-    num_slots: int = 0
-    exclude_held_out: bool = False
+    expected_negatives: np.ndarray | None = None
     features: int = 32
     seed: int = 0
 
@@ -48,12 +45,12 @@ def most_popular(known: Known) -> Baseline:
     .. math:: s(u, i) = |\\{v : i \\in train(v)\\}|
 
     Returns:
-      A score function, the same at every call, and its params, the counts float32[I].
+      A score function, the same at every call, and the counts float32[I].
 
     Example:
-      >>> split = Split(name='toy', num_items=3, offsets=np.array([0, 2, 3]),
-      ...               train=np.array([0, 2, 2]), valid=np.array([-1, -1]),
-      ...               test=np.array([-1, -1]))
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> split = Split(name='toy', num_items=3, train=Ragged.from_rows([[0, 2], [2]]),
+      ...               valid=np.array([-1, -1]), test=np.array([-1, -1]))
       >>> most_popular(Known(split))[1]
       Array([1., 0., 2.], dtype=float32)
 
@@ -61,78 +58,57 @@ def most_popular(known: Known) -> Baseline:
     top-N recommendation tasks", RecSys 2010.
     """
     split = known.split
-    counts = np.bincount(split.train, minlength=split.num_items)
+    counts = np.bincount(split.train.values, minlength=split.num_items)
     return _score_by_item, jnp.asarray(counts, jnp.float32)
 
 
-def log_odds(known: Known) -> Baseline:
+def log_odds(known: Known) -> Baseline | None:
     r"""Scores an item by how often it is a training positive over how often a negative.
 
     .. math:: s(u, i) = \log(p_i + 1) - \log(n_i + 1)
 
-    It knows nothing of the client, and of the item no more than its popularity, unless
-    the protocol lets negatives tell which items are held out. So it detects leaks: it
+    It reads nothing of the client, and of an item no more than its popularity, unless
+    the protocol's negatives reveal which items are held out. So it detects leaks: it
     must be no better than the popularity.
 
     Returns:
-      A score function, the same at every call, and its params float32[I].
+      A score function, the same at every call, and the scores float32[I]; None if the
+      expected negatives are not known.
 
     Example:
-      >>> split = Split(name='toy', num_items=3, offsets=np.array([0, 1]),
-      ...               train=np.array([0]), valid=np.array([-1]), test=np.array([2]))
-      >>> leaking = log_odds(Known(split, exclude_held_out=True))[1]
-      >>> [round(float(score), 2) for score in leaking]
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> split = Split(name='toy', num_items=3, train=Ragged.from_rows([[0]]),
+      ...               valid=np.array([-1]), test=np.array([2]))
+      >>> leaking = log_odds(Known(split, expected_negatives=np.array([0.0, 1.0, 0.0])))
+      >>> [round(float(score), 2) for score in leaking[1]]
       [0.69, -0.69, 0.0]
     """
+    if known.expected_negatives is None:
+        return None
     split = known.split
-    positives = np.bincount(split.train, minlength=split.num_items)
-    scores = np.log(positives + 1.0) - np.log(expected_negatives(known) + 1.0)
+    positives = np.bincount(split.train.values, minlength=split.num_items)
+    scores = np.log(positives + 1.0) - np.log(known.expected_negatives + 1.0)
     return _score_by_item, jnp.asarray(scores, jnp.float32)
 
 
-def expected_negatives(known: Known) -> np.ndarray:
-    """How often each item is a training negative in one epoch of all clients, expected.
-
-    A client with c positives draws c M negatives uniformly from the R items of the pool
-    that it does not exclude, so each of these is drawn c M / R times.
-
-    Returns:
-      float64[I].
-    """
-    split = known.split
-    pool = known.num_slots or split.num_items
-    owners = np.repeat(np.arange(split.num_clients), split.counts)
-    pairs = [(owners, split.train)]
-    if known.exclude_held_out:
-        for items in (split.valid, split.test):
-            clients = np.flatnonzero(items >= 0)
-            pairs.append((clients, items[clients]))
-    users, items = (np.concatenate(x) for x in zip(*pairs, strict=True))
-    users, items = users[items < pool], items[items < pool]
-    room = pool - np.bincount(users, minlength=split.num_clients)
-    rate = split.counts * known.num_negatives / np.maximum(room, 1)
-    expected = np.zeros(split.num_items)
-    expected[:pool] = rate.sum()
-    np.subtract.at(expected, items, rate[users])
-    return np.maximum(expected, 0.0)
-
-
 def text_neighbours(known: Known) -> Baseline | None:
-    r"""Scores an item by its likeness to the client's items, in text alone.
+    r"""Scores an item by the similarity of its text to the client's items.
 
     .. math:: s(u, i) = \cos(z_i, \sum_{j \in train(u)} z_j / |z_j|)
 
     with the pretrained latents z, centred, and without any training.
 
     Returns:
-      A score function, the same at every call, and its params; None without text.
+      A score function, the same at every call, and the unit latents float32[I, D]; None
+      without text.
 
     Example:
-      >>> split = Split(name='toy', num_items=3, offsets=np.array([0, 1]),
-      ...               train=np.array([0]), valid=np.array([-1]), test=np.array([2]))
-      >>> score, params = text_neighbours(Known(split, np.eye(3, 2)))
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> split = Split(name='toy', num_items=3, train=Ragged.from_rows([[0]]),
+      ...               valid=np.array([-1]), test=np.array([2]))
+      >>> score, latents = text_neighbours(Known(split, np.eye(3, 2)))
       >>> history = History(jnp.array([[0]]), jnp.array([[True]]))
-      >>> score(params, jnp.array([0]), history, None).argmax()
+      >>> score(latents, jnp.array([0]), history, None).argmax()
       Array(0, dtype=int32)
     """
     if known.latents is None:
@@ -144,18 +120,18 @@ def text_neighbours(known: Known) -> Baseline | None:
 
 
 def random_order(known: Known) -> Baseline:
-    """Scores every item alike, which is worth exactly what a random order is.
+    """Scores every item alike, which has exactly the metrics of a random order.
 
     Returns:
-      A score function, the same at every call, and its params, zeros float32[I].
+      A score function, the same at every call, and zeros float32[I].
     """
     return _score_by_item, jnp.zeros(known.split.num_items, jnp.float32)
 
 
 def centralized_bpr_mf(known: Known) -> Baseline:
     """Matrix factorisation that sees all data at once: `centralized.bpr_mf`."""
-    params = bpr_mf(known.split, features=known.features, seed=known.seed)
-    return _score_by_factors, params
+    vectors = bpr_mf(known.split, features=known.features, seed=known.seed)
+    return _score_by_factors, vectors
 
 
 def random_baseline(
@@ -173,16 +149,17 @@ def random_baseline(
       ks: lengths of the list for the hit rate and the NDCG.
 
     Returns:
-      {'sampled': metrics, 'full': metrics}, as from `evaluation.Evaluator`.
+      {'sampled': metrics, 'catalogue': metrics}, as from `Evaluator`.
 
     Raises:
       ValueError: if no client has a test item.
 
     Example:
-      >>> split = Split(name='toy', num_items=6, offsets=np.array([0, 1]),
-      ...               train=np.array([0]), valid=np.array([1]), test=np.array([2]))
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> split = Split(name='toy', num_items=6, train=Ragged.from_rows([[0]]),
+      ...               valid=np.array([1]), test=np.array([2]))
       >>> metrics = random_baseline(split, np.array([[3, -1]]), ks=(1,))
-      >>> metrics['sampled']['hit_rate@1'], metrics['full']['hit_rate@1']
+      >>> metrics['sampled']['hit_rate@1'], metrics['catalogue']['hit_rate@1']
       (0.5, 0.25)
     """
     clients = split.evaluated
@@ -190,31 +167,31 @@ def random_baseline(
     left_out = split.counts[clients] + (has_valid if target == "test" else 0)
     counts = {
         "sampled": (np.asarray(candidates) >= 0).sum(axis=1),
-        "full": split.num_items - 1 - left_out,
+        "catalogue": split.num_items - 1 - left_out,
     }
     ranked = has_valid if target == "valid" else np.ones_like(has_valid)
     return {name: random_expectation(n[ranked], ks) for name, n in counts.items()}
 
 
 def _score_by_item(
-    params: PyTree, client_ids: Array, history: History, ids: Array | None
+    scores: PyTree, client_ids: Array, history: History, ids: Array | None
 ) -> Array:
     if ids is not None:
-        return params[ids]
-    return jnp.broadcast_to(params, (client_ids.shape[0], params.shape[0]))
+        return scores[ids]
+    return jnp.broadcast_to(scores, (client_ids.shape[0], scores.shape[0]))
 
 
 def _score_by_text(
-    params: PyTree, client_ids: Array, history: History, ids: Array | None
+    latents: PyTree, client_ids: Array, history: History, ids: Array | None
 ) -> Array:
-    own = params[history.ids] * history.mask[..., None]
-    return _inner(jnp.sum(own, axis=1), params, ids)
+    own = latents[history.ids] * history.mask[..., None]
+    return _inner(jnp.sum(own, axis=1), latents, ids)
 
 
 def _score_by_factors(
-    params: PyTree, client_ids: Array, history: History, ids: Array | None
+    vectors: PyTree, client_ids: Array, history: History, ids: Array | None
 ) -> Array:
-    return _inner(params["users"][client_ids], params["items"], ids)
+    return _inner(vectors["users"][client_ids], vectors["items"], ids)
 
 
 def _inner(vectors: Array, table: Array, ids: Array | None) -> Array:
@@ -231,4 +208,4 @@ BASELINES: dict[str, Callable[[Known], Baseline | None]] = {
     "random": random_order,
     "bpr_mf": centralized_bpr_mf,
 }
-"""Factories by the name that ``--baselines`` takes."""
+"""Factories by the names that the setting `baselines` takes."""

@@ -1,4 +1,4 @@
-"""Centralised matrix factorisation: what is lost by keeping the data on the devices.
+"""Centralised matrix factorisation: the price of keeping the data on the devices.
 
 Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009,
 with Adam in minibatches of pairs, a fresh negative for every pair, and the epoch that
@@ -29,38 +29,39 @@ def bpr_mf(
       features: D.
       epochs: the most passes over the pairs; it ends after five without a better
         validation loss.
-      seed: of the start, the order and the negatives.
+      seed: seed of the initial vectors, the order and the negatives.
 
     Returns:
       `users` float32[U, D] and `items` float32[I, D], of the best epoch.
 
     Example:
-      >>> split = Split(name='toy', num_items=6, offsets=np.array([0, 2, 4]),
-      ...               train=np.array([0, 1, 4, 5]), valid=np.array([-1, -1]),
-      ...               test=np.array([2, 3]))
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> train = Ragged.from_rows([[0, 1], [4, 5]])
+      >>> split = Split(name='toy', num_items=6, train=train,
+      ...               valid=np.array([-1, -1]), test=np.array([2, 3]))
       >>> jax.tree.map(jnp.shape, bpr_mf(split, features=4, epochs=2))
       {'items': (6, 4), 'users': (2, 4)}
     """
     key, init_key = jax.random.split(jax.random.key(seed))
     sizes = {"users": split.num_clients, "items": split.num_items}
-    params = {
+    vectors = {
         name: _INIT_SCALE
         * jax.random.normal(jax.random.fold_in(init_key, place), (size, features))
         for place, (name, size) in enumerate(sizes.items())
     }
-    owners = np.repeat(np.arange(split.num_clients, dtype=np.int32), split.counts)
-    pairs = jnp.asarray(owners), jnp.asarray(split.train, jnp.int32)
+    train = split.train
+    pairs = jnp.asarray(train.owners, jnp.int32), jnp.asarray(train.values, jnp.int32)
     held = np.flatnonzero(split.valid >= 0)
     valid = jnp.asarray(held, jnp.int32), jnp.asarray(split.valid[held], jnp.int32)
-    state, best, best_loss, waited = _OPTIMIZER.init(params), params, np.inf, 0
+    state, best, best_loss, waited = _OPTIMIZER.init(vectors), vectors, np.inf, 0
     for epoch in range(epochs):
-        params, state = _epoch(params, state, jax.random.fold_in(key, epoch), *pairs)
+        vectors, state = _epoch(vectors, state, jax.random.fold_in(key, epoch), *pairs)
         if not len(held):
-            best = params
+            best = vectors
             continue
-        loss = float(_valid_loss(params, jax.random.fold_in(key, epochs), *valid))
+        loss = float(_valid_loss(vectors, jax.random.fold_in(key, epochs), *valid))
         if loss < best_loss:
-            best, best_loss, waited = params, loss, 0
+            best, best_loss, waited = vectors, loss, 0
         else:
             waited += 1
             if waited == 5:
@@ -68,41 +69,41 @@ def bpr_mf(
     return best
 
 
-def _loss(params: PyTree, users: Array, positives: Array, negatives: Array) -> Array:
-    vectors = params["users"][users]
-    better, worse = params["items"][positives], params["items"][negatives]
-    margin = jnp.sum(vectors * (better - worse), axis=-1)
-    squares = sum(jnp.square(x).sum(axis=-1) for x in (vectors, better, worse))
+def _loss(vectors: PyTree, users: Array, positives: Array, negatives: Array) -> Array:
+    own = vectors["users"][users]
+    better, worse = vectors["items"][positives], vectors["items"][negatives]
+    margin = jnp.sum(own * (better - worse), axis=-1)
+    squares = sum(jnp.square(x).sum(axis=-1) for x in (own, better, worse))
     return jnp.mean(jax.nn.softplus(-margin) + _DECAY * squares)
 
 
 @jax.jit
 def _epoch(
-    params: PyTree, state: PyTree, key: Key, users: Array, items: Array
+    vectors: PyTree, state: PyTree, key: Key, users: Array, items: Array
 ) -> tuple[PyTree, PyTree]:
     order_key, negatives_key = jax.random.split(key)
     size = min(_MOST_PAIRS, max(users.shape[0] // _STEPS, 1))
     steps = users.shape[0] // size
     order = jax.random.permutation(order_key, users.shape[0])[: steps * size]
-    num_items = params["items"].shape[0]
+    num_items = vectors["items"].shape[0]
     # Uniform over the catalogue: a negative that is one of the user's own is rare and
     # costs a little, a lookup of every draw costs more.
     negatives = jax.random.randint(negatives_key, (steps, size), 0, num_items)
 
     def step(carry: PyTree, batch: PyTree) -> tuple[PyTree, None]:
-        params, state = carry
+        vectors, state = carry
         pairs, negatives = batch
-        gradient = jax.grad(_loss)(params, users[pairs], items[pairs], negatives)
-        change, state = _OPTIMIZER.update(gradient, state, params)
-        return (optax.apply_updates(params, change), state), None
+        gradient = jax.grad(_loss)(vectors, users[pairs], items[pairs], negatives)
+        change, state = _OPTIMIZER.update(gradient, state, vectors)
+        return (optax.apply_updates(vectors, change), state), None
 
     carry, _ = jax.lax.scan(
-        step, (params, state), (order.reshape(steps, size), negatives)
+        step, (vectors, state), (order.reshape(steps, size), negatives)
     )
     return carry
 
 
 @jax.jit
-def _valid_loss(params: PyTree, key: Key, users: Array, items: Array) -> Array:
-    negatives = jax.random.randint(key, (64, users.shape[0]), 0, len(params["items"]))
-    return jnp.mean(jax.vmap(lambda n: _loss(params, users, items, n))(negatives))
+def _valid_loss(vectors: PyTree, key: Key, users: Array, items: Array) -> Array:
+    negatives = jax.random.randint(key, (64, users.shape[0]), 0, len(vectors["items"]))
+    return jnp.mean(jax.vmap(lambda n: _loss(vectors, users, items, n))(negatives))

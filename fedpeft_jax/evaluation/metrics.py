@@ -1,13 +1,12 @@
 """Ranking metrics as expectations over a uniformly random order of tied items.
 
-Of a ranking only two numbers a user are needed: `above`, how many items score strictly
-higher than the target, and `ties`, how many other items score the same. The target is
-then equally likely at each of the positions p = above, ..., above + ties (0 = first),
-and every metric here is its mean over them. Without this, a constant score would put
-each target first; with it, a constant score is worth exactly what a random one is.
+A metric needs two numbers per user: `above`, how many items score strictly higher than
+the target, and `ties`, how many other items score the same. The target is then equally
+likely at each of the positions p = above, ..., above + ties (0 = first), and every
+metric here is its mean over them. Without this, a constant score would put each target
+first; with it, a constant score has exactly the metrics of a random order.
 
-NumPy in float64 on the host: ranks are computed on the device, two integers a user
-come back.
+The metrics are computed in float64 on the host, from ranks that the device returns.
 """
 
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ def hit_rate(above: ArrayLike, ties: ArrayLike, k: int) -> np.ndarray:
 
 
 def ndcg(above: ArrayLike, ties: ArrayLike, k: int) -> np.ndarray:
-    r"""Expected normalised discounted cumulative gain, one relevant item a user.
+    r"""Expected normalised discounted cumulative gain, one relevant item per user.
 
     With one relevant item the ideal gain is 1, so this is the discount at the target.
 
@@ -136,7 +135,7 @@ def summarize(
 def random_expectation(
     num_candidates: ArrayLike, ks: Sequence[int] = DEFAULT_KS
 ) -> dict[str, float]:
-    r"""What a uniformly random ranking is worth, in closed form.
+    r"""Returns the metrics of a uniformly random ranking, in closed form.
 
     With n candidates beside the target: hit_rate@k = min(k / (n + 1), 1), ndcg@k =
     the sum of the first min(k, n + 1) discounts / (n + 1), mrr = the harmonic number
@@ -165,7 +164,7 @@ def _counts(above: ArrayLike, ties: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     above, ties = np.asarray(above), np.asarray(ties)
     if above.shape != ties.shape or above.ndim != 1:
         raise ValueError(
-            "above and ties must be one count a user each, got shapes "
+            "above and ties must be one count per user each, got shapes "
             f"{above.shape} and {ties.shape}"
         )
     for name, counts in (("above", above), ("ties", ties)):

@@ -1,7 +1,7 @@
-"""Results user by user: their file, slices of them, and the test for leaks.
+"""Results by user: the table of ranks, slices of the users, and the test for leaks.
 
-The mean over users hides who is served. The same ranks, by how active a user is and by
-how popular the item that was held out, show it.
+A mean over users hides whom a model serves well. The same ranks, by the activity of the
+user and by the popularity of the held-out item, show it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ import polars as pl
 
 from fedpeft_jax.data import Dataset, Split
 from fedpeft_jax.evaluation.metrics import hit_rate, ndcg
-from fedpeft_jax.evaluation.ranking import Ranks
+from fedpeft_jax.evaluation.ranking import RANKING_KEYS, Ranking, Ranks
 
-Results = Mapping[str, Mapping[str, Mapping[str, Ranks]]]
+Results = Mapping[str, Mapping[str, Mapping[Ranking, Ranks]]]
 """Ranks by model or baseline, target and ranking."""
 
 _PARTS = ("low", "middle", "high")
@@ -24,19 +24,19 @@ _STANDARD_ERRORS = 3.0
 def per_user_table(
     dataset: Dataset, split: Split, results: Results, valid_clients: np.ndarray
 ) -> pl.DataFrame:
-    """Returns each evaluated user's ranks, what `per_user.parquet` holds.
+    """Returns each evaluated user's ranks, the content of `per_user.parquet`.
 
     Args:
       dataset: original ids.
-      split: what was held out.
-      results: the ranks; `'model'` and the baselines.
-      valid_clients: int32[V], those that have a validation item.
+      split: the held-out items.
+      results: the ranks of `'model'` and of the baselines.
+      valid_clients: int32[V], the clients that have a validation item.
 
     Returns:
-      A row a user: `user`, `train_items`, `valid_item` and `test_item` as they are
-      called in the data, and for each model, target and ranking the columns
-      `MODEL_TARGET_RANKING_above` and `..._ties`; the rank is uniform from `above` to
-      `above + ties` (0 is first).
+      One row per user: `user`, `train_items`, `valid_item` and `test_item` by their
+      original ids, and for each model, target and ranking the columns
+      `MODEL_TARGET_RANKING_above` and `..._ties`, where the ranking is called `sampled`
+      or `full`. The rank is uniform from `above` to `above + ties` (0 is first).
     """
     clients = split.evaluated
     users = pl.DataFrame(
@@ -50,7 +50,7 @@ def per_user_table(
     )
     for target, of_target in (("valid", valid_clients), ("test", clients)):
         columns = {
-            f"{model}_{target}_{ranking}_{name}": values
+            f"{model}_{target}_{RANKING_KEYS[ranking]}_{name}": values
             for model, targets in results.items()
             for ranking, ranks in targets.get(target, {}).items()
             for name, values in ranks._asdict().items()
@@ -65,13 +65,13 @@ def _item_ids(dataset: Dataset, held: np.ndarray) -> list[Any]:
     return [ids[item] if item >= 0 else None for item in held.tolist()]
 
 
-def slices(split: Split, rankings: Mapping[str, Ranks]) -> dict[str, Any]:
+def slices(split: Split, rankings: Mapping[Ranking, Ranks]) -> dict[str, Any]:
     """Returns test metrics of users by activity, and by the popularity of their item.
 
-    Thirds of the evaluated users, as far as ties allow.
+    The slices are thirds of the evaluated users, as far as ties allow.
 
     Args:
-      split: what trained and what was held out.
+      split: training and held-out items.
       rankings: the model's test ranks by ranking.
 
     Returns:
@@ -79,7 +79,7 @@ def slices(split: Split, rankings: Mapping[str, Ranks]) -> dict[str, Any]:
       "ndcg@10"}, "full": ...}, ...}, "item_popularity": ...}`.
     """
     clients = split.evaluated
-    counts = np.bincount(split.train, minlength=split.num_items)
+    counts = np.bincount(split.train.values, minlength=split.num_items)
     by = {
         "user_activity": split.counts[clients],
         "item_popularity": counts[split.test[clients]],
@@ -98,7 +98,7 @@ def slices(split: Split, rankings: Mapping[str, Ranks]) -> dict[str, Any]:
                 "from": int(values[rows].min()),
                 "to": int(values[rows].max()),
                 **{
-                    ranking: {
+                    RANKING_KEYS[ranking]: {
                         "hit_rate@10": float(hit_rate(*_of(ranks, rows), 10).mean()),
                         "ndcg@10": float(ndcg(*_of(ranks, rows), 10).mean()),
                     }
@@ -112,14 +112,14 @@ def leak(results: Results, targets: Sequence[str] = ("test",)) -> dict[str, Any]
     """Compares the log-odds of training items with their popularity, user by user.
 
     Args:
-      results: the ranks; of `'log_odds'` and `'most_popular'`, if they were asked for.
+      results: the ranks by baseline.
       targets: held-out items to compare on.
 
     Returns:
-      `difference` of NDCG@10 in the sampled ranking, log-odds less popularity,
-      `standard_error` of this mean of paired differences, and `leaks`, whether it is
-      more than three of them above zero; None if one of the two was not measured, or
-      on one user alone.
+      `difference` of NDCG@10 in the sampled ranking, log-odds minus popularity,
+      `standard_error` of this mean of paired differences, and `leaks`, whether the
+      difference is more than three standard errors above zero. None if one of the two
+      baselines was not measured, or for a single user.
     """
     if not {"log_odds", "most_popular"} <= results.keys():
         return None

@@ -1,12 +1,12 @@
-"""Leave-one-out evaluation: rank each client's held-out item, on the device, in blocks.
+"""Leave-one-out evaluation: ranks the held-out items on the device, in blocks.
 
-Two rankings. `sampled`: the target among its fixed candidates. `full`: among every
-item of the catalogue but the client's training items (and its validation item when the
-target is the test item). A score function is all that is asked of a model.
+There are two rankings. `sampled` ranks the target among its fixed candidates, and
+`catalogue` among every item except the client's training items (and its validation item
+when the target is the test item). A model takes part through its score function.
 
-Memory does not grow with users x items: clients are scored in blocks, and a history
+Memory does not grow with clients x items: clients are scored in blocks, and a history
 is a window into the flat training items. Clients are sorted by the length of their
-history into a few classes: padding stays small, and each class compiles once.
+history into a few classes, so that padding stays small and each class compiles once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,22 +18,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.ragged import Ragged, read_row
 from fedpeft_jax.core.typing import Array, History, PyTree
 from fedpeft_jax.data.splits import Split
 from fedpeft_jax.evaluation.metrics import DEFAULT_KS, summarize
 
 Target: TypeAlias = Literal["valid", "test"]
-Ranking: TypeAlias = Literal["sampled", "full"]
+Ranking: TypeAlias = Literal["sampled", "catalogue"]
 
 TARGETS: tuple[Target, ...] = ("valid", "test")
-RANKINGS: tuple[Ranking, ...] = ("sampled", "full")
+RANKINGS: tuple[Ranking, ...] = ("sampled", "catalogue")
+
+RANKING_KEYS: dict[Ranking, str] = {"sampled": "sampled", "catalogue": "full"}
+"""The name of each ranking in result files (format 1)."""
 
 ScoreFn: TypeAlias = Callable[[PyTree, Array, History, Array | None], Array]
-"""(params, client_ids int32[B], history [B, N], ids) -> scores, higher is better.
+"""(variables, client_ids int32[B], history [B, N], ids) -> scores, higher is better.
 
-float32[B, C] for ids int32[B, C]; float32[B, I], every item, for ids None. The history
-is the client's training items, whatever the target. Pass the same function with new
-params rather than a new function: it is traced once for each class of clients.
+The variables are any tree that the function reads. The scores are float32[B, C] for ids
+int32[B, C], and float32[B, I], every item, for ids None. The history is the client's
+training items, whatever the target. Pass the same function with new variables rather
+than a new function: it is traced once for each class of clients.
 """
 
 # Shares of the clients, shortest histories first, at which a length class ends. Three
@@ -63,21 +68,21 @@ class Evaluator:
       split: the clients' training, validation and test items.
       candidates: int32[E, C], for each of `split.evaluated` the items that its target
         is ranked among in the sampled ranking; -1 is padding.
-      block_limit: scores and history items that a block may hold; memory is a multiple
-        of it, the width of what the model computes for an item. With the default
-        networks stay in the cache of a CPU core; a GPU may like more.
+      block_limit: scores and history items that a block may hold. Memory is a multiple
+        of it, the width of what the model computes for an item. With the default the
+        networks' activations fit the cache of a CPU core; a larger one suits a GPU.
 
     Raises:
       InputError: if no client has a test item, or candidates or split do not fit.
 
     Example:
-      >>> split = Split(name='toy', num_items=4, offsets=np.array([0, 1]),
-      ...               train=np.array([3]), valid=np.array([1]), test=np.array([2]))
+      >>> split = Split(name='toy', num_items=4, train=Ragged.from_rows([[3]]),
+      ...               valid=np.array([1]), test=np.array([2]))
       >>> evaluator = Evaluator(split, candidates=np.array([[0]]))
-      >>> def score(params, client_ids, history, ids):
-      ...   shape = client_ids.size, params.size
-      ...   return jnp.broadcast_to(params, shape) if ids is None else params[ids]
-      >>> evaluator.ranks(score, jnp.array([0., 9., 1., 9.]), 'test', 'full')
+      >>> def score(variables, client_ids, history, ids):
+      ...   shape = client_ids.size, variables.size
+      ...   return jnp.broadcast_to(variables, shape) if ids is None else variables[ids]
+      >>> evaluator.ranks(score, jnp.array([0., 9., 1., 9.]), 'test', 'catalogue')
       Ranks(above=array([0]), ties=array([0]))
       >>> evaluator(score, jnp.zeros(4), 'test', ('sampled',), ks=(1,))
       {'sampled': {'hit_rate@1': 0.5, 'ndcg@1': 0.5, 'mrr': 0.75}}
@@ -93,13 +98,11 @@ class Evaluator:
         self._candidates = candidates
         self._valid = np.asarray(split.valid, np.int32)[clients]
         self._test = np.asarray(split.test, np.int32)[clients]
-        self._starts = np.asarray(split.offsets[:-1], np.int32)[clients]
         self._counts = np.asarray(split.counts, np.int32)[clients]
-        self._classes = _length_classes(self._counts)
+        self._classes = length_classes(self._counts)
         self._num_items = split.num_items
         self._block_limit = block_limit
-        # Never empty, so that a masked window has something to point at.
-        self._train = jnp.asarray(split.train if split.train.size else [0], jnp.int32)
+        self._train = split.train.to_device()
         self._jitted: dict[ScoreFn, ScoreFn] = {}
 
     def clients(self, target: Target = "test") -> np.ndarray:
@@ -110,27 +113,27 @@ class Evaluator:
     def ranks(
         self,
         score_fn: ScoreFn,
-        params: PyTree,
+        variables: PyTree,
         target: Target = "test",
         ranking: Ranking = "sampled",
     ) -> Ranks:
         """Ranks the target of every client that has one.
 
         Args:
-          score_fn: see `ScoreFn`; jitted here, once for all params.
-          params: pytree of arrays, handed to score_fn.
+          score_fn: see `ScoreFn`; jitted here, once for all variables.
+          variables: pytree of arrays, the first argument of score_fn.
           target: the held-out item to rank, 'valid' or 'test'.
-          ranking: what to rank it among, 'sampled' or 'full'.
+          ranking: what to rank it among, 'sampled' or 'catalogue'.
 
         Returns:
           Ranks, in the order of `clients(target)`.
 
         Raises:
           InputError: if target or ranking is another word, or nobody has a target.
-          ValueError: if score_fn returns another shape than asked for.
+          ValueError: if score_fn returns scores of another shape.
         """
-        _one_of("target", target, ("valid", "test"))
-        _one_of("ranking", ranking, ("sampled", "full"))
+        _one_of("target", target, TARGETS)
+        _one_of("ranking", ranking, RANKINGS)
         score = self._jitted.setdefault(score_fn, jax.jit(score_fn))
         held = self._valid if target == "valid" else self._test
         if not (held >= 0).any():
@@ -139,16 +142,17 @@ class Evaluator:
         # Held out beside the training items: -1 for none, so both targets share a trace
         others = self._valid if target == "test" else np.full_like(self._valid, -1)
         above, ties = np.empty((2, len(self._clients)), np.int64)
-        width = self._num_items if ranking == "full" else 1 + self._candidates.shape[1]
-        for block, size, length in self._blocks(width):
-            starts, counts = self._starts[block], self._counts[block]
-            history = _window(self._train, starts, counts, length)
+        sampled = ranking == "sampled"
+        width = 1 + self._candidates.shape[1] if sampled else self._num_items
+        for block, size, length in self.blocks(width):
+            client_ids = jnp.asarray(self._clients[block])
+            history = read_histories(self._train, client_ids, length)
             ids = None
-            if ranking == "sampled":
+            if sampled:
                 own, rivals = targets[block, None], self._candidates[block]
                 padded = np.where(rivals < 0, own, rivals)
                 ids = jnp.asarray(np.concatenate([own, padded], axis=1))
-            scores = score(params, jnp.asarray(self._clients[block]), history, ids)
+            scores = score(variables, client_ids, history, ids)
             if scores.shape != (len(block), width):
                 raise ValueError(
                     f"score_fn returned shape {scores.shape}, not {len(block), width}"
@@ -156,9 +160,11 @@ class Evaluator:
             # Compared in a program of its own: fused into the scores, an item could be
             # computed twice, rounded differently, and no longer tie with itself.
             if ids is None:
-                found = _full(scores, targets[block], others[block], history)
+                found = compare_with_catalogue(
+                    scores, targets[block], others[block], history
+                )
             else:
-                found = _sampled(scores, ids)
+                found = compare_with_candidates(scores, ids)
             # Waiting here keeps a single block in memory.
             above[block[:size]], ties[block[:size]] = np.asarray(found)[:, :size]
         return Ranks(above[held >= 0], ties[held >= 0])
@@ -166,17 +172,27 @@ class Evaluator:
     def __call__(
         self,
         score_fn: ScoreFn,
-        params: PyTree,
+        variables: PyTree,
         target: Target = "test",
-        rankings: Sequence[Ranking] = ("sampled", "full"),
+        rankings: Sequence[Ranking] = RANKINGS,
         ks: Sequence[int] = DEFAULT_KS,
     ) -> dict[str, dict[str, float]]:
-        """Means over clients: `metrics.summarize` of `ranks`, one entry a ranking."""
-        found = {name: self.ranks(score_fn, params, target, name) for name in rankings}
+        """Returns means over clients: `metrics.summarize` of `ranks` by ranking."""
+        found = {
+            name: self.ranks(score_fn, variables, target, name) for name in rankings
+        }
         return {name: summarize(ranks, ks) for name, ranks in found.items()}
 
-    def _blocks(self, width: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Yields rows into the evaluated clients, how many of them count, and N."""
+    def blocks(self, width: int) -> Iterator[tuple[np.ndarray, int, int]]:
+        """Yields the blocks that clients are scored in.
+
+        Args:
+          width: scores per client.
+
+        Yields:
+          Rows int64[B] into the evaluated clients, how many of them count (the others
+          fill the block up), and N, the length of the longest history among them.
+        """
         for rows in self._classes:
             length = max(int(self._counts[rows].max()), 1)
             largest = max(self._block_limit // (width + length), 1)
@@ -188,21 +204,42 @@ class Evaluator:
 
 
 @partial(jax.jit, static_argnames="length")
-def _window(train: Array, starts: Array, counts: Array, length: int) -> History:
-    steps = jnp.arange(length, dtype=jnp.int32)[None, :]
-    mask = steps < counts[:, None]
-    ids = train[jnp.where(mask, starts[:, None] + steps, 0)]
-    return History(jnp.where(mask, ids, 0), mask)
+def read_histories(train: Ragged, client_ids: Array, length: int) -> History:
+    """Returns the training items of some clients [B] as a padded history [B, N]."""
+    read = jax.vmap(lambda client_id: read_row(train, client_id, length, fill=0))
+    ids, counts = read(client_ids)
+    return History(ids, jnp.arange(length)[None, :] < counts[:, None])
 
 
 @jax.jit
-def _sampled(scores: Array, ids: Array) -> Array:
-    # The target in a candidate's place stands for padding.
+def compare_with_candidates(scores: Array, ids: Array) -> Array:
+    """Counts how many candidates score above and level with the target.
+
+    Args:
+      scores: float32[B, 1 + C], the target's first.
+      ids: int32[B, 1 + C], with the target's id in place of padding.
+
+    Returns:
+      int32[2, B].
+    """
     return _compare(scores[:, 1:], scores[:, :1], ids[:, 1:] != ids[:, :1])
 
 
 @jax.jit
-def _full(scores: Array, targets: Array, others: Array, history: History) -> Array:
+def compare_with_catalogue(
+    scores: Array, targets: Array, others: Array, history: History
+) -> Array:
+    """Counts how many items of the catalogue score above and level with the target.
+
+    Args:
+      scores: float32[B, I].
+      targets: int32[B].
+      others: int32[B], one more item that is left out; -1 for none.
+      history: [B, N], items that are left out.
+
+    Returns:
+      int32[2, B].
+    """
     # Excluded items are counted with the rest and taken off again, from the same
     # scores: their number is small, a mask of clients x items is not.
     pick = partial(jnp.take_along_axis, scores, axis=1)
@@ -220,15 +257,15 @@ def _compare(scores: Array, target: Array, mask: Array | bool) -> Array:
     return jnp.stack([above.sum(axis=1), ties.sum(axis=1)])
 
 
-def _length_classes(counts: np.ndarray) -> list[np.ndarray]:
-    """Rows of counts int[E] in a few groups of similar counts."""
+def length_classes(counts: np.ndarray) -> list[np.ndarray]:
+    """Returns rows of counts int[E] in a few groups of similar counts."""
     rows = np.argsort(counts, kind="stable")
     ends = [counts[rows[int(np.ceil(end * len(rows))) - 1]] for end in _CLASS_ENDS]
     cuts = np.searchsorted(counts[rows], np.unique(ends), side="right")
     return np.split(rows, cuts[:-1])
 
 
-def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, words: Sequence[str]) -> None:
     if value not in words:
         raise InputError(f"{name} must be one of {', '.join(words)}, got '{value}'")
 
@@ -238,20 +275,20 @@ def _check(split: Split, clients: np.ndarray, candidates: np.ndarray) -> None:
         raise InputError("no client has a test item: use data with longer histories")
     if candidates.ndim != 2 or len(candidates) != len(clients):
         raise InputError(
-            f"candidates must have {len(clients)} rows, one an evaluated client, got "
+            f"candidates must have {len(clients)} rows, one per evaluated client, got "
             f"shape {candidates.shape}: sample them from the same split"
         )
     num_items = split.num_items
     held_out = np.stack([split.valid[clients], split.test[clients]])
-    highest = max(x.max(initial=-1) for x in (held_out, candidates, split.train))
-    if highest >= num_items or split.train.min(initial=0) < 0 or held_out.min() < -1:
+    items = split.train.values
+    highest = max(x.max(initial=-1) for x in (held_out, candidates, items))
+    if highest >= num_items or items.min(initial=0) < 0 or held_out.min() < -1:
         raise InputError(
             f"an item is not within 0 and num_items - 1 = {num_items - 1}: split the "
             "data anew"
         )
-    # Full ranking takes excluded items off one by one, so each may occur once only.
-    owners = np.repeat(np.arange(split.num_clients, dtype=np.int64), split.counts)
-    train = owners * num_items + split.train
+    # The catalogue ranking takes excluded items off one by one: each may occur once.
+    train = split.train.owners * np.int64(num_items) + items
     held = np.where(held_out < 0, -1, clients * np.int64(num_items) + held_out)
     unordered = (np.diff(train) <= 0).any() or (held_out[0] == held_out[1]).any()
     if unordered or np.isin(held, train).any():

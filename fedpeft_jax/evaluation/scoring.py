@@ -1,4 +1,4 @@
-"""A federated model as the evaluator sees it: all of its clients, vectorised."""
+"""Turns a federated model into a score function: all of its clients, vectorised."""
 
 from typing import Any
 
@@ -11,24 +11,28 @@ from fedpeft_jax.evaluation.ranking import ScoreFn
 
 
 def model_scores(model: Backbone) -> ScoreFn:
-    """Returns the evaluator's view of a model: all of its clients, vectorised.
+    """Returns the score function of a model.
 
-    The params are the variables by collection, private ones for all clients.
+    Its variables are the model's by collection, with the private ones of all clients
+    [U, ...]. Make it once per model: the evaluator compiles each function once.
     """
 
     def score(
-        params: PyTree, client_ids: Array, history: History, ids: Array | None
+        variables: PyTree, client_ids: Array, history: History, ids: Array | None
     ) -> Array:
-        server = {role: params[role] for role in (SHARED, ROWS, FROZEN)}
+        server = {role: variables[role] for role in (SHARED, ROWS, FROZEN)}
 
         def one(private: PyTree, history: History, ids: Array | None) -> Array:
-            variables = {**server, PRIVATE: private}
             scores: Any = model.apply(
-                variables, history, ids, deterministic=True, method="score"
+                {**server, PRIVATE: private},
+                history,
+                ids,
+                deterministic=True,
+                method="score",
             )
             return scores
 
-        private = gather_rows(params[PRIVATE], client_ids)
+        private = gather_rows(variables[PRIVATE], client_ids)
         return jax.vmap(one, (0, 0, None if ids is None else 0))(private, history, ids)
 
     return score

@@ -1,1 +1,49 @@
 """Experiments: settings, phases, and the driver that runs them and records results."""
+
+from fedpeft_jax.experiment.build import make_algorithm, make_model
+from fedpeft_jax.experiment.checkpoint import load_variables
+from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
+from fedpeft_jax.experiment.driver import RunResult, run
+from fedpeft_jax.experiment.phases import Phase, make_phases, start
+from fedpeft_jax.experiment.preparation import Prepared, prepare
+from fedpeft_jax.experiment.reporting import ConsoleReporter, Reporter, print_summary
+from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.state import RunState, variables_of
+from fedpeft_jax.experiment.training import (
+    Clients,
+    Program,
+    advance,
+    compile_rounds,
+    evaluate,
+    make_clients,
+    make_program,
+)
+
+__all__ = [
+    "FIELDS",
+    "Clients",
+    "ConsoleReporter",
+    "Phase",
+    "Prepared",
+    "Program",
+    "Reporter",
+    "RunConfig",
+    "RunFolder",
+    "RunResult",
+    "RunState",
+    "advance",
+    "compile_rounds",
+    "configure",
+    "evaluate",
+    "load_variables",
+    "make_algorithm",
+    "make_clients",
+    "make_model",
+    "make_phases",
+    "make_program",
+    "prepare",
+    "print_summary",
+    "run",
+    "start",
+    "variables_of",
+]

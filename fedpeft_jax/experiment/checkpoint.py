@@ -1,4 +1,4 @@
-"""The parameters of a run on disk, through Orbax."""
+"""The variables of a model on disk, through Orbax."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import PyTree
 
 
-def save_parameters(path: pathlib.Path, parameters: PyTree) -> None:
+def save_variables(path: pathlib.Path, variables: PyTree) -> None:
     """Writes a tree of arrays to a folder, all or nothing.
 
     Raises:
@@ -19,11 +19,11 @@ def save_parameters(path: pathlib.Path, parameters: PyTree) -> None:
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...   save_parameters(pathlib.Path(folder) / "final", {"B": np.eye(2)})
-      ...   load_parameters(pathlib.Path(folder) / "final")["B"].tolist()
+      ...   save_variables(pathlib.Path(folder) / "final", {"B": np.eye(2)})
+      ...   load_variables(pathlib.Path(folder) / "final")["B"].tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    host = jax.tree.map(np.asarray, parameters)
+    host = jax.tree.map(np.asarray, variables)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not Orbax's asynchronous checkpointer, whose threads outlive a failure.
@@ -33,24 +33,24 @@ def save_parameters(path: pathlib.Path, parameters: PyTree) -> None:
             )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot write {path}: {error}; free some space or set --out"
+            f"cannot write {path}: {error}; free some space or set `out`"
         ) from error
 
 
-def load_parameters(path: pathlib.Path) -> PyTree:
-    """Reads a tree of NumPy arrays that `save_parameters` wrote.
+def load_variables(path: pathlib.Path) -> PyTree:
+    """Reads a tree of NumPy arrays that `save_variables` wrote.
 
     Raises:
       InputError: if there is none, or it is damaged.
     """
     if not path.is_dir():
-        raise InputError(f"no parameters at {path}: name a folder under checkpoints/")
+        raise InputError(f"no variables at {path}: name a folder under checkpoints/")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(path.absolute()).item_metadata
-            if metadata is None:  # Orbax warns and goes on.
+            if metadata is None:  # Orbax only warns.
                 raise ValueError("its metadata are damaged")
             target = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
             return checkpointer.restore(path.absolute(), target)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot read the parameters at {path}: {error}") from error
+        raise InputError(f"cannot read the variables at {path}: {error}") from error

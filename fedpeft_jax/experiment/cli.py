@@ -1,6 +1,6 @@
-"""What the command-line tools share: flags from `RunConfig`, and errors in one line."""
+"""What the command-line tools share: flags of the settings, and one-line errors."""
 
-import dataclasses
+import re
 import sys
 import types
 import typing
@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 from absl import app, flags, logging
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core import specs
+from fedpeft_jax.core.errors import DivergedError, InputError
 from fedpeft_jax.core.user_cache import user_cache
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.training import DivergedError
+from fedpeft_jax.data import DATASETS
+from fedpeft_jax.evaluation import BASELINES
+from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
+from fedpeft_jax.experiment.plugins import REGISTRIES
 
 _DEFINE: dict[type, Callable[..., object]] = {
     str: flags.DEFINE_string,
@@ -23,36 +26,58 @@ _DEFINE: dict[type, Callable[..., object]] = {
 
 
 def define_flags(leave_out: Sequence[str] = ()) -> None:
-    """Defines one flag for each field of `RunConfig`."""
-    hints = typing.get_type_hints(RunConfig)
-    for field in dataclasses.fields(RunConfig):
-        if field.name in leave_out:
+    """Defines one flag for each setting."""
+    for name, field in FIELDS.items():
+        if name in leave_out:
             continue
-        options = typing.get_args(hints[field.name]) or (hints[field.name],)
+        options = typing.get_args(field.type) or (field.type,)
         kind = next(option for option in options if option is not types.NoneType)
-        help_, choices = field.metadata["help"], field.metadata["choices"]
+        help_, choices = as_flags(field.metadata["help"]), field.metadata["choices"]
         if choices:
             help_ += f" ({', '.join(choices)})"
-        _DEFINE[kind](field.name, field.default, help_)
+        _DEFINE[kind](name, field.default, help_)
+
+
+def as_flags(message: str) -> str:
+    """Returns a message with the settings in it written as flags.
+
+    Example:
+      >>> as_flags("`rounds=0` must be at least 1, see `codebooks`")
+      '--rounds=0 must be at least 1, see `codebooks`'
+    """
+
+    def flag(match: re.Match[str]) -> str:
+        return f"--{match[1]}{match[2]}" if match[1] in FIELDS else match[0]
+
+    return re.sub(r"`(\w+)((?:=[^`]*)?)`", flag, message)
 
 
 def settings_from_flags() -> dict[str, typing.Any]:
-    """Returns the value of every flag that is a field of `RunConfig`."""
-    names = [field.name for field in dataclasses.fields(RunConfig)]
-    return {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
+    """Returns the value of every flag that is a setting."""
+    return {name: flags.FLAGS[name].value for name in FIELDS if name in flags.FLAGS}
 
 
 def config_beside_others(settings: Mapping[str, typing.Any]) -> RunConfig:
-    """Builds one of several runs that share settings.
+    """Returns the configuration of one of several runs that share settings.
 
-    The file of text embeddings is for those of them that read it.
+    The file of text embeddings is left out if the run does not read text.
     """
-    config = RunConfig(**{**settings, "text_embeddings": None})
-    return RunConfig(**settings) if config.uses_text else config
+    config = configure(**{**settings, "text_embeddings": None})
+    return configure(**settings) if config.uses_text else config
+
+
+def print_plugins() -> None:
+    """Prints the names that each setting may have, with arguments and defaults."""
+    for setting, names in (("dataset", DATASETS), ("baselines", BASELINES)):
+        print(f"{setting}: {', '.join(names)}")
+    for setting, registry in REGISTRIES.items():
+        print(f"{setting}:")
+        for name, factory in sorted(registry.items()):
+            print(f"  {specs.signature(name, factory)}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; what absl cannot parse ends in one line and exit code 2."""
+    """Parses flags; exits with one line and code 2 if that fails."""
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
@@ -62,7 +87,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
-    """Runs the work; what a user can mend ends in one line, never a traceback.
+    """Runs the work; an error that a user can mend is one line, not a traceback.
 
     Returns:
       0; 2 for bad input; 1 if training diverged or memory ran out; 130 if
@@ -73,10 +98,10 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
             raise InputError(f"unexpected argument {argv[1]!r}: write --flag=value")
         work()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_flags(str(error))}", file=sys.stderr)
         return 2
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_flags(str(error))}", file=sys.stderr)
         return 1
     except jax.errors.JaxRuntimeError as error:
         line = str(error).partition("\n")[0]
@@ -95,7 +120,7 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX is told where."""
+    """Keeps compiled programs in the user's cache folder, unless JAX has another."""
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         folder = user_cache("jax")
         if folder is not None:
@@ -105,5 +130,5 @@ def use_compilation_cache() -> None:
 def start(main: Callable[[list[str]], int]) -> None:
     """Parses flags and exits with what `main` returns."""
     use_compilation_cache()
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its life otherwise.
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every step at INFO.
     app.run(main, flags_parser=parse_flags)

@@ -1,111 +1,159 @@
-"""What a run sends, in bytes, as a deployment would: dense, unpadded, without secrets.
+"""The bytes that a run sends, measured on the payloads of its pipelines.
 
-A client downloads every shared parameter and every trained row and uploads an update
-of the same size; private parameters never travel. Frozen tables and codes are sent
-once to each client that takes part. Gathering rows is how the simulator computes, not
-what it claims to send: the size of the rows that clients touch, with their ids, is a
-figure of its own.
+A client downloads the payload of the server's variables and uploads the payload of its
+update; private parameters never travel. Gathering rows is how the simulator computes,
+not what a deployment sends: on the wire rows are dense, unless a stage encodes them
+otherwise. A client's weight and loss, two numbers, are not counted. Frozen tables and
+codes are sent once to each client that takes part. The size of the rows that a client
+touches, with their ids, is a figure of its own.
 """
 
-import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED, num_bytes, select
-from fedpeft_jax.core.typing import PyTree, Variables
+from fedpeft_jax.core.roles import FROZEN, SENT, num_bytes, select
+from fedpeft_jax.core.typing import Variables
+from fedpeft_jax.federated import Algorithm
+from fedpeft_jax.federated.updates import dense_update
 
 _ID_BYTES = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class PhaseTraffic:
-    """What one client sends in one round of a phase (and receives: the same).
+class PhaseTraffic(NamedTuple):
+    """The bytes of one client in one round of a phase.
 
     Attributes:
-      dense: bytes of all shared parameters and all trained rows.
-      touched: bytes of the shared parameters and of the touched rows with their ids,
-        the mean over clients.
+      name: of the phase.
+      uplink: size of the upload's payload.
+      downlink: size of the download's payload.
+      touched: size of an upload that holds only the touched rows with their ids, the
+        mean over clients.
     """
 
-    dense: int
+    name: str
+    uplink: int
+    downlink: int
     touched: float
 
-    @classmethod
-    def of(
-        cls,
-        variables: Variables,
-        counts: np.ndarray,
-        num_items: int,
-        num_negatives: int,
-    ) -> "PhaseTraffic":
-        """Measures variables (arrays or their shapes).
 
-        Args:
-          variables: the server's, by collection.
-          counts: int[U], each client's number of positives.
-          num_items: I.
-          num_negatives: M, negatives a positive.
+def measure_traffic(
+    name: str, algorithm: Algorithm, server: Variables, counts: np.ndarray
+) -> PhaseTraffic:
+    """Measures the payloads of a phase, without computing them.
 
-        Example:
-          >>> import jax.numpy as jnp
-          >>> lora = {"params": {"B": jnp.zeros((32, 4))}, "rows": {"A": jnp.zeros((9, 4))}}
-          >>> PhaseTraffic.of(lora, np.array([1, 8]), num_items=9, num_negatives=1)
-          PhaseTraffic(dense=656, touched=622.0)
-        """  # noqa: E501
-        parts = select(variables, (SHARED, ROWS))
-        tables = jax.tree.leaves(parts[ROWS])
-        row = num_bytes(tables) / num_items + _ID_BYTES if tables else 0
-        rows = counts + np.minimum(counts * num_negatives, num_items - counts)
-        touched = num_bytes(parts[SHARED]) + float(np.mean(rows)) * row
-        return cls(num_bytes(parts), touched)
+    Args:
+      name: of the phase.
+      algorithm: what happens in a round.
+      server: the server's variables (arrays or their shapes) by collection.
+      counts: int[U], each client's number of positives.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fedpeft_jax.experiment.build import make_algorithm, make_model
+      >>> from fedpeft_jax.experiment.config import configure
+      >>> config = configure(upload="bfloat16")
+      >>> algorithm = make_algorithm(
+      ...     config.training, config.server, make_model(config.model, num_items=9)
+      ... )
+      >>> lora = {"params": {"B": jnp.zeros((32, 4))}, "rows": {"A": jnp.zeros((9, 4))}}
+      >>> measure_traffic("peft", algorithm, lora, np.array([1, 8]))
+      PhaseTraffic(name='peft', uplink=328, downlink=656, touched=322.0)
+    """
+    sampler = algorithm.training.sampler
+    num_items, sent = sampler.num_items, select(server, SENT)
+
+    def payloads(server: Variables) -> Any:
+        update, key = dense_update(server, num_items), jax.random.key(0)
+        state = algorithm.upload.init(server)
+        payload, _, _ = algorithm.upload.encode(update, state, key)
+        return payload, algorithm.download.encode(server, key)
+
+    upload, download = jax.eval_shape(payloads, sent)
+    rows_bytes = num_bytes(upload.rows)
+    row = rows_bytes / num_items + _ID_BYTES if rows_bytes else 0
+    negatives = np.minimum(counts * sampler.num_negatives, num_items - counts)
+    touched = num_bytes(upload.shared) + float(np.mean(counts + negatives)) * row
+    uplink = num_bytes((upload.shared, upload.rows))
+    return PhaseTraffic(name, uplink, num_bytes(download), touched)
 
 
-def one_time_bytes(variables: Variables) -> int:
-    """Returns the size of the frozen tables and codes, sent once to a client."""
-    return num_bytes(select(variables, (FROZEN,)))
+def moving_bytes(phases: Sequence[PhaseTraffic], participations: Sequence[int]) -> int:
+    """Returns the bytes that all clients sent and received in rounds.
+
+    Args:
+      phases: the traffic of each phase.
+      participations: how many clients took part in each phase, counted every time.
+
+    Example:
+      >>> moving_bytes([PhaseTraffic("peft", 20, 20, 5.0)], [8])
+      320
+    """
+    return sum(
+        (phase.uplink + phase.downlink) * int(number)
+        for phase, number in zip(phases, participations, strict=False)
+    )
 
 
 def summarize_traffic(
     *,
-    phases: dict[str, tuple[PhaseTraffic, int]],
-    cohort_size: int,
+    phases: Sequence[PhaseTraffic],
+    rounds: Sequence[int],
+    participations: Sequence[int],
     participants: int,
-    frozen: PyTree,
-    full_dense: int,
+    server: Variables,
+    full_bytes: int,
 ) -> dict[str, Any]:
     """Returns the `communication` part of a run's summary.
 
     Args:
-      phases: `'warm_up'` and `'peft'`: the traffic of a client in a round, and the
-        number of rounds.
-      cohort_size: C, clients a round.
+      phases: the traffic of each phase; names may repeat.
+      rounds: the number of rounds of each phase.
+      participations: how many clients took part in each phase, counted every time.
       participants: clients that ever took part.
-      frozen: variables whose `frozen` collection is sent once to each of them.
-      full_dense: bytes each way of the same run with a trained table and no adapter.
+      server: variables whose `frozen` collection is sent once to each of them.
+      full_bytes: bytes each way of a client in a round of the same run with a trained
+        table and no compressed embedding.
 
     Example:
-      >>> phases = {"warm_up": (PhaseTraffic(100, 10.0), 1),
-      ...           "peft": (PhaseTraffic(20, 5.0), 4)}
-      >>> traffic = summarize_traffic(phases=phases, cohort_size=2, participants=3,
-      ...                             frozen={}, full_dense=100)
+      >>> phases = [PhaseTraffic("warm_up", 100, 100, 10.0),
+      ...           PhaseTraffic("peft", 20, 20, 5.0)]
+      >>> traffic = summarize_traffic(phases=phases, rounds=[1, 4],
+      ...     participations=[2, 8], participants=3, server={}, full_bytes=100)
       >>> traffic["total_bytes"], traffic["fraction_of_full"]
       (720, 0.36)
     """
-    rounds = sum(number for _, number in phases.values())
-    moving = sum(2 * cohort_size * t.dense * number for t, number in phases.values())
-    once = one_time_bytes(frozen) * participants
-    full = 2 * cohort_size * full_dense * rounds
-    dense = {name: traffic.dense for name, (traffic, _) in phases.items()}
+    once = num_bytes(select(server, (FROZEN,))) * participants
+    total = moving_bytes(phases, participations) + once
+    full = 2 * full_bytes * int(sum(participations))
     return {
-        "uplink_bytes_per_client_round": dense,
-        "downlink_bytes_per_client_round": dict(dense),
-        "touched_rows_bytes_per_client_round": {
-            name: round(traffic.touched) for name, (traffic, _) in phases.items()
-        },
+        "uplink_bytes_per_client_round": _by_name(phases, "uplink"),
+        "downlink_bytes_per_client_round": _by_name(phases, "downlink"),
+        "touched_rows_bytes_per_client_round": _by_name(phases, "touched"),
+        "phases": [
+            {
+                "name": phase.name,
+                "rounds": int(number),
+                "uplink_bytes_per_client_round": phase.uplink,
+                "downlink_bytes_per_client_round": phase.downlink,
+            }
+            for phase, number in zip(phases, rounds, strict=True)
+        ],
         "one_time_bytes": once,
-        "total_bytes": moving + once,
+        "total_bytes": total,
         "full_total_bytes": full,
-        "fraction_of_full": (moving + once) / full,
+        "fraction_of_full": total / full,
     }
+
+
+def _by_name(phases: Sequence[PhaseTraffic], kind: str) -> dict[str, int]:
+    """A figure by the name of the phase; the first phase of a name counts.
+
+    The list of phases in the summary holds every one.
+    """
+    figures: dict[str, int] = {}
+    for phase in phases:
+        figures.setdefault(phase.name, round(getattr(phase, kind)))
+    return figures

@@ -1,251 +1,224 @@
-"""All settings of a run in one frozen dataclass, from which flags are made.
+"""The configuration of a run: what the user gave, resolved once into plain settings.
 
-Python users, command-line flags, checkpoints and result files share this one schema.
+`configure` is the one way to make a configuration. It fills in what was left out,
+checks what goes together and builds every plugin once, so that a bad setting ends a run
+before it starts. Every later part reads the result, and `config.json` holds it.
 """
 
 import dataclasses
+import difflib
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
-from fedpeft_jax.backbones import Backbone
-from fedpeft_jax.core.settings import setting
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.settings import check_fields
 from fedpeft_jax.data import DataSettings, check_source
-from fedpeft_jax.embeddings import CompressedEmbedding, ItemEmbedding
-from fedpeft_jax.experiment.plugins import factory_of
-from fedpeft_jax.experiment.validation import check_settings, check_text
-from fedpeft_jax.federated.aggregators import Aggregator, with_server_optimizer
-from fedpeft_jax.federated.client import LocalTraining
-from fedpeft_jax.federated.optimizers import by_role
-
-WARM_UP_ROUNDS = 20
-"""Default warm-up of a frozen table with a compressed part beside it (the paper's)."""
-
-# Where neither the embedding nor the recommender has a value that suits it better.
-_DERIVED: dict[str, Any] = {
-    "latent_scale": 1.0,
-    "server_optimizer": "sgd(learning_rate=5.0)",
-    "shared_server_optimizer": "sgd(learning_rate=1.0)",
-}
-
-# A table that is trained all along moves away from its start, the sooner the smaller.
-_TRAINED_LATENT_SCALE = 0.5
+from fedpeft_jax.evaluation import BASELINES
+from fedpeft_jax.experiment.build import (
+    check_plugins,
+    embedding_uses_text,
+    suggestions_of,
+)
+from fedpeft_jax.experiment.settings import (
+    WARM_UP_ROUNDS,
+    EvaluationSettings,
+    ModelSettings,
+    RunSettings,
+    ServerSettings,
+    TextSettings,
+    TrainingSettings,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig(DataSettings):
-    """Settings of one run, those of its data among them; `None` is derived: `value`.
+class RunConfig:
+    """A resolved configuration, as `configure` returns it.
 
-    Raises:
-      InputError: for a value that is not allowed, or a combination that cannot work.
-
-    Example:
-      >>> RunConfig(embedding="lora(rank=8)").warm_up
-      20
-      >>> RunConfig(full="trained", embedding="none").warm_up
-      0
+    Attributes:
+      data: how the data set is read and split.
+      text: how item text is encoded and learned from.
+      model: the recommender and its item embedding.
+      training: what every client does.
+      server: what the server does.
+      evaluation: how the run is validated and what stands beside it.
+      run: its length, seed, folder and shapes.
     """
 
-    text_encoder: str = setting(
-        "tfidf", "'tfidf', or a sentence-transformers name or local folder"
-    )
-    text_embeddings: str | None = setting(
-        None, ".npz with item_id and embedding, instead of encoding text"
-    )
-    features: int = setting(32, "size of an item's and a user's embedding", least=1)
-    full_init: str = setting(
-        "text", "initial full table: from item text, or random", ("text", "random")
-    )
-    latent_scale: float | None = setting(
-        None, "standard deviation of the full table's initial entries, per dimension"
-    )
+    data: DataSettings
+    text: TextSettings
+    model: ModelSettings
+    training: TrainingSettings
+    server: ServerSettings
+    evaluation: EvaluationSettings
+    run: RunSettings
 
-    backbone: str = setting("fedmf", "recommender, a spec")
-    full: str = setting("frozen", "full item table", ("trained", "frozen", "none"))
-    embedding: str = setting(
-        "lora(rank=4)", "compressed item embedding, a spec, or 'none'"
-    )
-    loss: str = setting("bpr", "local loss, a spec")
-    num_negatives: int = setting(1, "training negatives a positive", least=1)
-
-    rounds: int = setting(1000, "federated rounds, the warm-up included", least=1)
-    warm_up_rounds: int | None = setting(
-        None,
-        f"rounds that train the full table before it is frozen; {WARM_UP_ROUNDS} for a "
-        "frozen table with a compressed embedding, else 0",
-    )
-    cohort_size: int | None = setting(
-        None, "clients a round, instead of cohort_fraction"
-    )
-    cohort_fraction: float = setting(0.1, "share of all clients in a round")
-    local_epochs: int = setting(2, "passes of a client over its pairs", least=1)
-    local_batch_size: int = setting(
-        0, "pairs in a local step, 0 for all at once", least=0
-    )
-    client_optimizer: str = setting(
-        "adam(learning_rate=0.01)", "optax optimizer of the clients, a spec"
-    )
-    private_optimizer: str | None = setting(
-        None, "and of what stays with them; by default the client_optimizer"
-    )
-    proximal: float = setting(
-        0.0, "weight of FedProx's pull towards what the server sent"
-    )
-    aggregator: str = setting("mean", "how the server combines updates, a spec")
-    server_optimizer: str | None = setting(
-        None, "the server's optax optimizer of item rows, a spec; few clients move one"
-    )
-    shared_server_optimizer: str | None = setting(
-        None, "and of shared parameters, which every client moves"
-    )
-
-    eval_every: int = setting(50, "rounds between validations", least=1)
-    early_stopping_rounds: int = setting(
-        0,
-        "rounds without a better validation NDCG@10 after which the main phase stops "
-        "and its best model is the result; 0 for never",
-        least=0,
-    )
-    baselines: str = setting(
-        "most_popular,log_odds,text_neighbours,random",
-        "what stands beside the result, with commas; bpr_mf is centralised and takes "
-        "its time",
-    )
-    client_chunk: int = setting(
-        0, "most clients trained at once, to bound memory; 0 chooses", least=0
-    )
-    tile_rows: int = setting(
-        4096, "positives trained at once: more suit an accelerator", least=1
-    )
-    seed: int = setting(0, "seed of everything but the data", least=0)
-    out: str | None = setting(None, "run folder; runs/NAME-N by default")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_source(self)
-        check_settings(self)
-        # Build everything once, so that a bad spec ends the run before it starts.
-        self.make_local_training(self.make_model(num_items=1))
-        self.make_aggregator()
-        check_text(self)
-
-    @property
-    def warm_up(self) -> int:
-        """The number of warm-up rounds."""
-        return int(self.value("warm_up_rounds"))
-
-    def value(self, setting: str) -> Any:
-        """Returns a setting, or what it is derived from where it is None.
-
-        A recommender and an embedding may each have a value that suits it; the
-        recommender's goes first, for it knows what else a setting moves.
-        """
-        given = getattr(self, setting)
-        if given is not None:
-            return given
-        if setting == "warm_up_rounds":
-            warm = self.full == "frozen" and self.has_embedding
-            return WARM_UP_ROUNDS if warm else 0
-        plugins = ("backbone", "embedding") if self.has_embedding else ("backbone",)
-        for plugin in plugins:
-            suited = self._part(plugin).defaults
-            if setting in suited:
-                return suited[setting]
-        if setting == "private_optimizer":
-            return self.client_optimizer
-        if setting == "latent_scale" and self.full == "trained":
-            return _TRAINED_LATENT_SCALE
-        return _DERIVED.get(setting)
-
-    def settings(self) -> dict[str, Any]:
-        """Returns all settings as they are used, which make the same run again."""
+    def flat(self) -> dict[str, Any]:
+        """Returns every setting by name; `configure` of them returns the same."""
         return {
-            field.name: self.value(field.name) for field in dataclasses.fields(self)
+            name: value
+            for group in _GROUPS
+            for name, value in vars(getattr(self, group)).items()
         }
-
-    def _part(self, plugin: str) -> CompressedEmbedding | Backbone:
-        """The embedding or the recommender, of no size, to ask it something."""
-        if plugin == "embedding":
-            alone = self.full == "none"
-            return self.factory(plugin)(num_items=1, features=1, alone=alone)
-        return self.factory(plugin)(item_embedding=ItemEmbedding(1, 1))
 
     @property
     def has_embedding(self) -> bool:
-        """Whether there is a compressed part."""
-        return self.embedding != "none"
+        """Whether there is a compressed embedding."""
+        return self.model.embedding != "none"
 
     @property
     def uses_text(self) -> bool:
-        """Whether item text matters: to a full table's start, or to an embedding."""
-        if self.full != "none" and self.full_init == "text":
+        """Whether item text matters: to the full table's start, or to an embedding."""
+        if self.model.full != "none" and self.model.full_init == "text":
             return True
-        if not self.has_embedding:
-            return False
-        return bool(self._part("embedding").uses_text)
+        return self.has_embedding and embedding_uses_text(self.model)
 
     @property
     def name(self) -> str:
         """A short name for the run folder, e.g. `synthetic-fedmf-frozen-lora`."""
-        data = self.category or self.dataset
-        if self.dataset == "table" and self.interactions is not None:
-            data = pathlib.Path(self.interactions).name.partition(".")[0] or "table"
-        parts = [data.lower(), self.backbone, self.full, self.embedding]
+        data = self.data.category or self.data.dataset
+        if self.data.dataset == "table" and self.data.interactions is not None:
+            file = pathlib.Path(self.data.interactions).name
+            data = file.partition(".")[0] or "table"
+        model = self.model
+        parts = [data.lower(), model.backbone, model.full, model.embedding]
         return "-".join(part.partition("(")[0].strip() for part in parts)
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
         """The baselines beside the result, in order."""
-        names = (name.strip() for name in self.baselines.split(","))
+        names = (name.strip() for name in self.evaluation.baselines.split(","))
         return tuple(name for name in names if name)
 
-    def cohort(self, num_clients: int) -> int:
+    def cohort_size(self, num_clients: int) -> int:
         """Returns the number of clients in a round."""
-        if self.cohort_size is not None:
-            return self.cohort_size
-        return max(1, round(self.cohort_fraction * num_clients))
+        if self.server.cohort_size is not None:
+            return self.server.cohort_size
+        return max(1, round(self.server.cohort_fraction * num_clients))
 
-    def factory(self, setting: str) -> Callable[..., Any]:
-        """Returns the factory that a setting's spec names, its arguments bound."""
-        return factory_of(setting, self.value(setting))
 
-    def make_model(self, num_items: int, *, warm_up: bool = False) -> Backbone:
-        """Builds the recommender: of the main phase, or of the warm-up."""
-        full: Any = None if self.full == "none" else self.full
-        compressed = self.factory("embedding") if self.has_embedding else None
-        if warm_up:
-            full, compressed = "trained", None
-        embedding = ItemEmbedding(
-            num_items=num_items,
-            features=self.features,
-            full=full,
-            compressed=compressed,
-            init_scale=self.value("latent_scale"),
+_GROUPS: dict[str, type[Any]] = {
+    field.name: field.type  # type: ignore[misc]
+    for field in dataclasses.fields(RunConfig)
+}
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {
+    field.name: field
+    for group in _GROUPS.values()
+    for field in dataclasses.fields(group)
+}
+"""Every setting by name."""
+
+
+def configure(**given: Any) -> RunConfig:
+    """Returns the configuration of a run.
+
+    Args:
+      **given: settings by name, see `FIELDS`. What is None or left out is resolved: the
+        recommender may suggest a value, else the embedding may, and else there is a
+        default.
+
+    Raises:
+      InputError: for an unknown name, a value that is not allowed, or a combination
+        that cannot work.
+
+    Example:
+      >>> config = configure(embedding="lora(rank=8)")
+      >>> config.run.warm_up_rounds, config.server.shared_server_optimizer
+      (20, 'sgd(learning_rate=5.0)')
+      >>> configure(full="trained", embedding="none").run.warm_up_rounds
+      0
+    """
+    for name in given:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1)
+            hint = f"did you mean `{near[0]}`?" if near else "check its name"
+            raise InputError(f"there is no setting {name!r}: {hint}")
+    config = _grouped({k: v for k, v in given.items() if v is not None})
+    _check_fields(config)
+    config = _resolve(config)
+    _check_fields(config)  # a plugin may suggest what is not allowed
+    _check(config)
+    check_plugins(config.model, config.training, config.server, config.text)
+    return config
+
+
+def _grouped(values: dict[str, Any]) -> RunConfig:
+    """The settings by name in their groups; what is left out has its default."""
+    groups = {
+        name: group(
+            **{
+                field.name: values[field.name]
+                for field in dataclasses.fields(group)
+                if field.name in values
+            }
         )
-        if compressed is not None:
-            embedding.check()
-        return self.factory("backbone")(item_embedding=embedding)
+        for name, group in _GROUPS.items()
+    }
+    return RunConfig(**groups)
 
-    def make_local_training(self, model: Backbone) -> LocalTraining:
-        """Builds what every client does with a model."""
-        client = self.factory("client_optimizer")()
-        return LocalTraining(
-            model=model,
-            loss=self.factory("loss")(),
-            optimizer=by_role(client, client, self.factory("private_optimizer")()),
-            num_items=model.item_embedding.num_items,
-            num_negatives=self.num_negatives,
-            local_epochs=self.local_epochs,
-            local_batch_size=self.local_batch_size,
-            proximal=self.proximal,
-            num_slots=self.negative_slots,
-            fixed_negatives=self.negative_draws == "fixed",
-        )
 
-    def make_aggregator(self) -> Aggregator:
-        """Builds the aggregator with the server optimizers behind it."""
-        optimizer = by_role(
-            self.factory("shared_server_optimizer")(),
-            self.factory("server_optimizer")(),
+def _check_fields(config: RunConfig) -> None:
+    for name in _GROUPS:
+        check_fields(getattr(config, name))
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    """Fills in every setting that was left out."""
+    model, values = config.model, config.flat()
+    if not (model.full == "frozen" and config.has_embedding):
+        values["warm_up_rounds"] = values["warm_up_rounds"] or 0
+    if values["cohort_fraction"] is None:
+        suggested = suggestions_of(model)
+    else:  # the user chose the size of a cohort
+        suggested = suggestions_of(model)._replace(cohort_size=None)
+    defaults = {
+        "latent_scale": 0.5 if model.full == "trained" else 1.0,
+        "warm_up_rounds": WARM_UP_ROUNDS,
+        "client_optimizer": "adam(learning_rate=0.01)",
+        "server_optimizer": "sgd(learning_rate=5.0)",
+        "shared_server_optimizer": "sgd(learning_rate=1.0)",
+        "cohort_fraction": 0.1,
+    }
+    for source in (suggested._asdict(), defaults):
+        for name, value in source.items():
+            if values[name] is None:
+                values[name] = value
+    if values["private_optimizer"] is None:
+        values["private_optimizer"] = values["client_optimizer"]
+    return _grouped(values)
+
+
+def _check(config: RunConfig) -> None:
+    """Raises InputError for settings that do not go together."""
+    model, run = config.model, config.run
+    check_source(config.data)
+    if model.full == "none" and model.full_init != "text":
+        raise InputError("`full_init` has no effect with `full=none`: leave it out")
+    for name in config.baseline_names:
+        if name not in BASELINES:
+            raise InputError(
+                f"`baselines`: {name!r} is not known: use some of "
+                f"{', '.join(BASELINES)}"
+            )
+    patience = config.evaluation.early_stopping_rounds
+    if patience and not config.data.valid_items:
+        raise InputError(
+            f"`early_stopping_rounds={patience}` needs validation items: set "
+            "`valid_items=1`"
         )
-        return with_server_optimizer(self.factory("aggregator")(), optimizer)
+    warm_up = run.warm_up_rounds
+    if warm_up > run.rounds:
+        raise InputError(
+            f"`warm_up_rounds={warm_up}` is more than `rounds={run.rounds}`: set "
+            "`warm_up_rounds`"
+        )
+    if warm_up and model.full != "frozen":
+        raise InputError(
+            f"`warm_up_rounds={warm_up}` has no meaning with `full={model.full}`: only "
+            "a table that is frozen afterwards is warmed up"
+        )
+    if config.text.text_embeddings is not None and not config.uses_text:
+        raise InputError(
+            f"`text_embeddings={config.text.text_embeddings}` has no effect with "
+            f"`full={model.full}` and `full_init={model.full_init}`: leave it out"
+        )

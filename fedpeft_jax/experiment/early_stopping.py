@@ -1,52 +1,53 @@
-"""Early stopping: keeps the model of the best validation round, and says when to stop.
+"""Early stopping: keeps the model of the best validation, and decides when to stop.
 
 Prechelt, Early stopping - but when?, 1998.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.core.typing import PyTree
+from fedpeft_jax.experiment.state import Best
 
 
-class EarlyStopping:
-    """The best model so far, by a value that is higher where it is better.
+def update_best(best: Best, round_: int, value: float, variables: PyTree) -> Best:
+    """Returns the better of the best validation so far and a new one.
 
     Args:
-      patience: rounds without a better value after which to stop; 0 for never, and
-        then nothing is kept either.
+      best: the best validation so far.
+      round_: rounds that are done.
+      value: of the new validation, higher is better; NaN is never better.
+      variables: the model's variables, copied if they are the best; None to keep none.
 
     Example:
-      >>> stopping = EarlyStopping(patience=20)
-      >>> [stopping.should_stop(10 * i, value, {"w": jnp.float32(i)})
-      ...  for i, value in enumerate([0.1, 0.3, 0.2, 0.3])]
-      [False, False, False, True]
-      >>> stopping.round, stopping.state
-      (10, {'w': Array(1., dtype=float32)})
+      >>> best = Best(np.float64(-np.inf), np.int64(0), None)
+      >>> for round_, value in enumerate([0.1, 0.3, 0.2, 0.3], start=1):
+      ...     best = update_best(best, 10 * round_, value, {"w": jnp.float32(round_)})
+      >>> int(best.round), best.variables
+      (20, {'w': Array(2., dtype=float32)})
     """
+    better = value > best.value
+    if not better and best.round:
+        return best
+    kept = None
+    if variables is not None:
+        # The next round donates the arrays, except those of the frozen tables.
+        kept = {
+            role: tree if role == FROZEN else jax.tree.map(jnp.copy, tree)
+            for role, tree in variables.items()
+        }
+    new = np.float64(value if better else best.value)
+    return Best(new, np.int64(round_), kept)
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.round = 0
-        self.state: PyTree = None
-        self._best = -math.inf
 
-    def should_stop(self, round_: int, value: float, state: PyTree) -> bool:
-        """Hears of a validation; copies the state if it is the best so far.
+def should_stop(best: Best, round_: int, patience: int) -> bool:
+    """Returns whether no validation was better for `patience` rounds; 0 is never.
 
-        Args:
-          round_: rounds done.
-          value: of the validation; NaN is never better.
-          state: arrays, which may be given away afterwards.
-        """
-        if not self.patience:
-            return False
-        better = value > self._best
-        if better:
-            self._best = value
-        if better or self.state is None:
-            self.round = round_
-            self.state = jax.tree.map(jnp.copy, state)
-        return round_ - self.round >= self.patience
+    Example:
+      >>> best = Best(np.float64(0.3), np.int64(20), None)
+      >>> [should_stop(best, round_, patience=20) for round_ in (30, 40)]
+      [False, True]
+    """
+    return bool(patience) and round_ - int(best.round) >= patience

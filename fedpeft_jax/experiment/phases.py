@@ -1,104 +1,149 @@
-"""The phases of a run: the warm-up trains the full table, the main phase what is sent.
+"""The phases of a run: the warm-up trains the full table, the main phase the adapter.
 
-Warm-up (FedPEFT, arXiv 2512.13734, section 4): a few rounds with the full table trained
-as if there were no compressed part. Then the table is frozen as it is, private and
-surviving shared parameters are kept, and the compressed part starts beside it.
+Warm-up (FedPEFT, arXiv 2512.13734, section 4): a few rounds train the full table as if
+there were no compressed embedding. The table is then frozen as it is, private and
+surviving shared parameters are kept, and the compressed embedding starts beside it.
+
+A phase begins with its `enter`, a pure function from the state of the run before it to
+the state after it. To add a phase, write such a function and put a `Phase` with it into
+the list that `make_phases` returns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
 from fedpeft_jax.backbones import Backbone
-from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED
-from fedpeft_jax.core.typing import Key, PyTree
+from fedpeft_jax.core.keys import RunPurpose, run_key
+from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.embeddings import Fitted
+from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.preparation import Prepared, RunPurpose
-from fedpeft_jax.federated.round import RoundState
-from fedpeft_jax.federated.state import (
+from fedpeft_jax.experiment.preparation import Prepared
+from fedpeft_jax.experiment.state import RunState, first_state, variables_of
+from fedpeft_jax.federated import (
+    Algorithm,
     init_private,
     init_server,
     keep_surviving,
     make_state,
 )
 
+Enter = Callable[[RunState], RunState]
+"""A pure function that begins a phase."""
+
 
 class Phase(NamedTuple):
     """Rounds that train one model.
 
     Attributes:
-      name: `'warm_up'` or `'peft'`, the main phase of every run.
-      model: what is trained.
+      name: what the phase is called in the output; names may repeat.
+      model: the recommender that is trained. Phases of one model share their programs.
+      algorithm: what happens in a round.
       fitted: what the model learned on the server.
       stop: the round before which the phase ends.
+      enter: makes the state before the phase's first round.
+      main: whether the phase trains the run's result, so that the run may stop early.
     """
 
     name: str
     model: Backbone
+    algorithm: Algorithm
     fitted: Fitted
     stop: int
+    enter: Enter
+    main: bool
 
 
 def make_phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
     """Returns the phases of a run, their models fitted to the items.
 
-    All are fitted before the first round, so that what cannot be fitted ends the run
-    before it has cost anything.
+    All models are fitted before the first round, so that a model that cannot be fitted
+    ends the run before any round was trained.
 
     Raises:
-      InputError: for what a model cannot be fitted to.
+      InputError: if a model cannot be fitted to the items.
     """
-    names = []
-    if config.warm_up:
-        names.append(("warm_up", True, config.warm_up))
-    if config.warm_up < config.rounds or not config.warm_up:
-        names.append(("peft", False, config.rounds))
-    phases = []
-    for name, warm_up, stop in names:
-        model = config.make_model(prepared.split.num_items, warm_up=warm_up)
-        fitted = model.fit(_key(config, RunPurpose.ADAPTER), prepared.item_features)
-        phases.append(Phase(name, model, fitted, stop))
+    warm_up, rounds = config.run.warm_up_rounds, config.run.rounds
+    phases: list[Phase] = []
+    if warm_up:
+        phases.append(
+            _phase(config, prepared, "warm_up", warm_up, as_it_is, main=False)
+        )
+    if warm_up < rounds:
+        phases.append(_phase(config, prepared, "peft", rounds, as_it_is, main=True))
+    if len(phases) == 2:
+        phases[1] = phases[1]._replace(enter=freeze_table(config.run.seed, phases[1]))
     return phases
 
 
-def enter_phase(
+def _phase(
     config: RunConfig,
-    phase: Phase,
-    num_clients: int,
-    old: RoundState | None,
-    frozen: PyTree,
-) -> tuple[RoundState, PyTree]:
-    """Returns the state before a phase's first round, and the frozen tables.
+    prepared: Prepared,
+    name: str,
+    stop: int,
+    enter: Enter,
+    *,
+    main: bool,
+) -> Phase:
+    num_items = prepared.split.num_items
+    model = make_model(config.model, num_items, warm_up=not main)
+    fitted = model.fit(
+        run_key(config.run.seed, RunPurpose.ADAPTER), prepared.item_features
+    )
+    algorithm = make_algorithm(config.training, config.server, model)
+    return Phase(name, model, algorithm, fitted, stop, enter, main)
+
+
+def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
+    """Returns the state before the first round of a run.
 
     Args:
-      config: the settings.
-      phase: what begins.
+      seed: of the run.
+      phases: all phases of the run; the first one's model is initialised.
       num_clients: U.
-      old: the state after the phase before, None for the first one.
-      frozen: the frozen tables of the phase before.
     """
-    purpose = RunPurpose.SERVER if old is None else RunPurpose.ADAPTER
-    values: Mapping[str, Any] = phase.fitted.values
-    server = init_server(phase.model, _key(config, purpose), values)
-    if old is None:
-        key = _key(config, RunPurpose.PRIVATE)
-        private = init_private(phase.model, key, num_clients, server)
-        round_ = 0
-    else:
-        earlier = {SHARED: old.shared, ROWS: old.rows, FROZEN: frozen}
-        server = keep_surviving(server, earlier)
-        private, round_ = old.private, int(old.round)
-    state = make_state(
-        server,
-        private,
-        config.make_aggregator(),
-        _key(config, RunPurpose.ROUNDS),
-        round_,
+    first = phases[0]
+    server = init_server(
+        first.model, run_key(seed, RunPurpose.SERVER), first.fitted.values
     )
-    return state, server[FROZEN]
+    private = init_private(
+        first.model, run_key(seed, RunPurpose.PRIVATE), num_clients, server
+    )
+    key = run_key(seed, RunPurpose.ROUNDS)
+    rounds = make_state(server, private, first.algorithm, key)
+    return first_state(
+        rounds, server[FROZEN], num_phases=len(phases), num_clients=num_clients
+    )
 
 
-def _key(config: RunConfig, purpose: RunPurpose) -> Key:
-    return jax.random.fold_in(jax.random.key(config.seed), purpose)
+def as_it_is(state: RunState) -> RunState:
+    """Enters a phase that goes on with the state as it is."""
+    return state
+
+
+def freeze_table(seed: int, phase: Phase) -> Enter:
+    """Returns the `enter` of the phase that follows a warm-up.
+
+    The table that the warm-up trained becomes the frozen one, private and surviving
+    shared parameters are kept, the compressed embedding is drawn from a key of its own,
+    and the server's optimizers start anew.
+
+    Args:
+      seed: of the run.
+      phase: the phase that begins; its model holds the table as a frozen one.
+    """
+
+    def enter(state: RunState) -> RunState:
+        key = run_key(seed, RunPurpose.ADAPTER)
+        server: dict[str, Any] = init_server(phase.model, key, phase.fitted.values)
+        server = keep_surviving(server, variables_of(state))
+        rounds = make_state(
+            server,
+            state.rounds.private,
+            phase.algorithm,
+            run_key(seed, RunPurpose.ROUNDS),
+            state.round,
+        )
+        return state._replace(rounds=rounds, frozen=server[FROZEN])
+
+    return enter

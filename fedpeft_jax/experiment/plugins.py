@@ -8,19 +8,21 @@ from fedpeft_jax.backbones import BACKBONES
 from fedpeft_jax.core import specs
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.embeddings import EMBEDDINGS
-from fedpeft_jax.federated.aggregators import AGGREGATORS
-from fedpeft_jax.federated.losses import LOSSES
-from fedpeft_jax.federated.optimizers import OPTIMIZERS
+from fedpeft_jax.features import PRETRAINERS
+from fedpeft_jax.federated import AGGREGATORS, DOWNLOADS, LOSSES, OPTIMIZERS, UPLOADS
 
 REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "backbone": BACKBONES,
     "embedding": EMBEDDINGS,
-    "aggregator": AGGREGATORS,
+    "pretraining": PRETRAINERS,
     "loss": LOSSES,
     "client_optimizer": OPTIMIZERS,
     "private_optimizer": OPTIMIZERS,
+    "upload": UPLOADS,
+    "aggregator": AGGREGATORS,
     "server_optimizer": OPTIMIZERS,
     "shared_server_optimizer": OPTIMIZERS,
+    "download": DOWNLOADS,
 }
 """The plugins that each setting may name."""
 
@@ -28,8 +30,7 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
 def factory_of(setting: str, spec: str) -> Callable[..., Any]:
     """Returns the factory that a setting's spec names, its arguments bound.
 
-    What the factory cannot make of its arguments is an `InputError` that names the
-    setting.
+    If the factory fails on its arguments, the `InputError` names the setting.
 
     Raises:
       InputError: for an unknown name or argument.
@@ -38,7 +39,29 @@ def factory_of(setting: str, spec: str) -> Callable[..., Any]:
       >>> factory_of("embedding", "lora(rank=2)")(num_items=5, features=3).rank
       2
     """
-    factory = specs.resolve(spec, REGISTRIES[setting], setting.replace("_", " "))
+    kind = setting.replace("_", " ")
+    factory = specs.resolve(spec, REGISTRIES[setting], kind)
+    return _naming(setting, spec, factory)
+
+
+def factories_of(setting: str, chain: str) -> list[Callable[..., Any]]:
+    """Returns the factories of a setting whose specs have commas between them.
+
+    Raises:
+      InputError: for an unknown name or argument.
+
+    Example:
+      >>> stages = factories_of("upload", "clip_by_norm(max_norm=1.0), bfloat16")
+      >>> [type(make()).__name__ for make in stages]
+      ['Upload', 'Upload']
+    """
+    kind = setting.replace("_", " ")
+    found = specs.resolve_chain(chain, REGISTRIES[setting], kind)
+    return [_naming(setting, chain, factory) for factory in found]
+
+
+def _naming(setting: str, spec: str, factory: Callable[..., Any]) -> Callable[..., Any]:
+    """The same factory, with errors that name the setting."""
 
     @functools.wraps(factory.func)  # type: ignore[attr-defined]
     def build(*args: Any, **kwargs: Any) -> Any:
@@ -47,6 +70,8 @@ def factory_of(setting: str, spec: str) -> Callable[..., Any]:
         except InputError:
             raise
         except (TypeError, ValueError) as error:
-            raise InputError(f"{setting}={spec!r} cannot be built: {error}") from error
+            raise InputError(
+                f"`{setting}={spec!r}` cannot be built: {error}"
+            ) from error
 
     return build

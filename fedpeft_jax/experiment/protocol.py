@@ -1,4 +1,4 @@
-"""What a run's protocol is, and why its numbers may mean less than they seem to."""
+"""The protocol of a run: which of its choices are unsound, and whether it leaks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,33 +7,34 @@ from fedpeft_jax.experiment.config import RunConfig
 
 
 def unsound_choices(config: RunConfig) -> list[str]:
-    """Returns what is unsound about the settings of an evaluation, a phrase each.
+    """Returns one phrase for each choice of a protocol that is unsound.
 
     Example:
-      >>> unsound_choices(RunConfig())
+      >>> from fedpeft_jax.experiment.config import configure
+      >>> unsound_choices(configure())
       []
-      >>> unsound_choices(RunConfig(split="file"))[0]
+      >>> unsound_choices(configure(split="file"))[0]
       'split=file: the order of the rows is no time, and may be the same for all users'
     """
     found = []
-    if config.split == "file":
+    if config.data.split == "file":
         found.append(
             "split=file: the order of the rows is no time, and may be the same for all "
             "users"
         )
-    if config.train_negatives == "unseen":
+    if config.training.train_negatives == "unseen":
         found.append(
             "train_negatives=unseen: that an item is never a negative tells that it is "
             "held out"
         )
-    if not config.valid_items:
+    if not config.data.valid_items:
         found.append("valid_items=0: there is nothing to choose settings by")
-    if config.negative_slots:
+    if slots := config.training.negative_slots:
         found.append(
-            f"negative_slots={config.negative_slots}: the other items are never "
-            "negatives and never rivals"
+            f"negative_slots={slots}: the other items are never negatives and never "
+            "rivals"
         )
-    if config.catalogue == "slots":
+    if config.data.catalogue == "slots":
         found.append("catalogue=slots: ids without an item are negatives and rivals")
     return found
 
@@ -44,8 +45,8 @@ def describe_protocol(
     """Returns the `protocol` part of a run's summary.
 
     Args:
-      config: the settings.
-      leak: what `per_user.leak` found, None if it was not measured.
+      config: the configuration.
+      leak: the result of `per_user.leak`, None if it was not measured.
     """
     return {
         "unsound": unsound_choices(config),

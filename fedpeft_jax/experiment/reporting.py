@@ -1,4 +1,4 @@
-"""How a run shows itself: progress while it runs, and a table at the end."""
+"""Progress while a run goes on, and a table at its end."""
 
 import sys
 import time
@@ -40,22 +40,22 @@ def _text(value: Any) -> str:
 
 
 class Reporter:
-    """Hears what happens in a run; this one keeps silent. All arguments are values."""
+    """Receives the progress of a run; this one ignores it."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Receives one line of text."""
 
     def figures(self, name: str, values: Mapping[str, Any]) -> None:
-        """Notes some figures, numbers or lists of numbers, if there are any."""
+        """Writes figures (numbers or lists of numbers) as a note, if there are any."""
         if values:
             texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
             self.note(f"{name}: {', '.join(texts)}")
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """A task is at `done` of `total`, with its latest figures."""
+        """Receives how far a task is, `done` of `total`, and its latest figures."""
 
     def close(self) -> None:
-        """The run is over, well or not."""
+        """Ends the output, whether the run succeeded or not."""
 
 
 class ConsoleReporter(Reporter):
@@ -72,7 +72,7 @@ class ConsoleReporter(Reporter):
         self.console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """Moves the task's bar, or prints a line every few seconds and at its end."""
+        """Updates the task's bar, or prints a line every few seconds and at its end."""
         figures = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if not self.console.is_terminal:
             now, (then, last) = time.monotonic(), self._printed
@@ -95,7 +95,7 @@ class ConsoleReporter(Reporter):
         self._bars.update(self._tasks[task], completed=done, figures=figures)
 
     def close(self) -> None:
-        """Leaves the bars as they are."""
+        """Stops the progress bars."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -109,8 +109,8 @@ def print_summary(
     """Prints a run's accuracy beside the trivial baselines, then its cost.
 
     Args:
-      summary: as `summary.json` holds it.
-      references: summaries of other runs to set beside it.
+      summary: the content of `summary.json`.
+      references: summaries of other runs, printed as further rows.
       console: standard output by default.
     """
     console = console or Console(file=sys.stdout, highlight=False)
@@ -182,7 +182,7 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
 
 
 def _protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the protocol: nothing if it is sound."""
+    """One line for each problem of the protocol."""
     lines = [f"unsound protocol: {choice}" for choice in protocol["unsound"]]
     leak = protocol["log_odds_over_popularity"]
     if leak is not None and leak["leaks"]:

@@ -1,8 +1,8 @@
-"""The folder of a run: what it was asked, what it found, and when it was done.
+"""The folder of a run: its configuration, its metrics, its model and its summary.
 
-`config.json` first; `metrics.jsonl`, a line an evaluation, as they happen;
-`checkpoints/`; `per_user.parquet`; `summary.json` last and atomically, so that it is
-there if and only if the run finished.
+`config.json` is written first, and `metrics.jsonl` has one line per evaluation, written
+as the run goes on. `checkpoints/` and `per_user.parquet` follow, and `summary.json` is
+written last and atomically, so that it exists if and only if the run finished.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import polars as pl
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import PyTree
-from fedpeft_jax.experiment.checkpoint import save_parameters
+from fedpeft_jax.experiment.checkpoint import save_variables
 
 _OURS = (
     *("config.json", "metrics.jsonl", "per_user.parquet", "summary.json"),
@@ -57,11 +57,11 @@ class RunFolder:
     def _taken(self, held: list[str]) -> InputError:
         return InputError(
             f"{self.path} already holds another run ({', '.join(held)}): "
-            "set --out to a new folder"
+            "set `out` to a new folder"
         )
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes `config.json`, unless another run was quicker."""
+        """Writes `config.json`, unless another run wrote it first."""
         try:
             with (self.path / "config.json").open("x") as file:
                 file.write(json.dumps(config, indent=2) + "\n")
@@ -71,7 +71,7 @@ class RunFolder:
             raise _unwritable(self.path / "config.json", error) from error
 
     def append_metrics(self, entry: dict[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl`, on disk when this returns."""
+        """Adds a line to `metrics.jsonl` and closes the file."""
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a") as file:
@@ -79,12 +79,12 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from error
 
-    def save_parameters(self, name: str, parameters: PyTree) -> None:
+    def save_variables(self, name: str, variables: PyTree) -> None:
         """Writes `checkpoints/NAME`."""
-        save_parameters(self.path / "checkpoints" / name, parameters)
+        save_variables(self.path / "checkpoints" / name, variables)
 
     def write_per_user(self, table: pl.DataFrame) -> None:
-        """Writes `per_user.parquet`, a row an evaluated user."""
+        """Writes `per_user.parquet`, one row per evaluated user."""
         partial = self.path / ".per_user.parquet.partial"
         try:
             table.write_parquet(partial)
@@ -93,7 +93,7 @@ class RunFolder:
             raise _unwritable(self.path / "per_user.parquet", error) from error
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes `summary.json`: the run is finished."""
+        """Writes `summary.json`, which marks the run as finished."""
         self._write("summary.json", json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
@@ -128,5 +128,5 @@ def _make_free_folder(name: str) -> pathlib.Path:
 
 def _unwritable(path: pathlib.Path, error: OSError) -> InputError:
     return InputError(
-        f"cannot write {path}: {error.strerror or error}; free some space or set --out"
+        f"cannot write {path}: {error.strerror or error}; free some space or set `out`"
     )

@@ -1,5 +1,6 @@
 """The summary of a finished run, as `summary.json` holds it (format 1)."""
 
+import dataclasses
 import importlib.metadata
 import platform
 import resource
@@ -10,16 +11,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedpeft_jax.core.typing import PyTree
-from fedpeft_jax.evaluation.baselines import BASELINES, Known, random_baseline
+from fedpeft_jax.core.roles import SENT, num_bytes, select
+from fedpeft_jax.core.typing import Variables
+from fedpeft_jax.evaluation import BASELINES, Evaluator, Known, Ranks, ScoreFn
+from fedpeft_jax.evaluation.baselines import random_baseline
 from fedpeft_jax.evaluation.metrics import summarize
-from fedpeft_jax.evaluation.per_user import leak, slices
-from fedpeft_jax.evaluation.ranking import RANKINGS, TARGETS, Evaluator, Ranks, ScoreFn
+from fedpeft_jax.evaluation.per_user import Results, leak, slices
+from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, TARGETS
+from fedpeft_jax.experiment.build import make_model, make_sampler
 from fedpeft_jax.experiment.communication import PhaseTraffic, summarize_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
 from fedpeft_jax.experiment.protocol import describe_protocol
-from fedpeft_jax.federated.state import init_server
+from fedpeft_jax.experiment.state import RunState
+from fedpeft_jax.federated import init_server
 
 FORMAT = 1
 _PACKAGES = ("fedpeft_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -30,25 +35,32 @@ def rank_all(
     prepared: Prepared,
     evaluator: Evaluator,
     score: ScoreFn,
-    params: PyTree,
-) -> dict[str, dict[str, dict[str, Ranks]]]:
-    """Ranks the held-out items by the model and by each baseline that was asked for.
+    variables: Variables,
+) -> dict[str, Any]:
+    """Ranks the held-out items by the model and by the baselines of the configuration.
+
+    Args:
+      config: the configuration.
+      prepared: data and pretraining.
+      evaluator: of the split.
+      score: the model's score function.
+      variables: the model's, by collection.
 
     Returns:
       Ranks by name (`'model'` first), target and ranking.
     """
+    split = prepared.split
+    sampler = make_sampler(config.training, split.num_items)
     known = Known(
-        split=prepared.split,
+        split=split,
         latents=prepared.item_features.latents,
-        num_negatives=config.num_negatives,
-        num_slots=config.negative_slots,
-        exclude_held_out=config.train_negatives == "unseen",
-        features=config.features,
-        seed=config.seed,
+        expected_negatives=sampler.expected(split),
+        features=config.model.features,
+        seed=config.run.seed,
     )
-    scored = {"model": (score, params)}
+    scored: dict[str, Any] = {"model": (score, variables)}
     for name in config.baseline_names:
-        # A random order is worth the same whatever the draw: it has a closed form.
+        # A random order has the same metrics whatever the draw, in closed form.
         if name != "random" and (made := BASELINES[name](known)) is not None:
             scored[name] = made
     targets = [target for target in TARGETS if evaluator.clients(target).size]
@@ -68,58 +80,53 @@ def summarize_run(
     config: RunConfig,
     prepared: Prepared,
     figures: Mapping[str, Any],
-    ranks: Mapping[str, Mapping[str, Mapping[str, Ranks]]],
-    params: PyTree,
-    rounds: Mapping[str, int],
+    ranks: Results,
+    state: RunState,
+    evaluated: tuple[int, Variables],
     history: Sequence[Mapping[str, Any]],
-    phases: dict[str, tuple[PhaseTraffic, int]],
-    participants: int,
+    traffic: Sequence[PhaseTraffic],
     clock: Mapping[str, float],
 ) -> dict[str, Any]:
     """Gathers all figures of a run.
 
     Args:
-      config: the settings.
+      config: the configuration.
       prepared: data and pretraining.
       figures: of what the model learned on the server.
       ranks: what `rank_all` returned.
-      params: the model's variables by collection.
-      rounds: how many were run, and after how many of them the params were.
+      state: after the last round.
+      evaluated: the round of the model that was ranked, and its variables.
       history: the entries of `metrics.jsonl`.
-      phases: each phase's traffic and number of rounds.
-      participants: clients that ever took part.
+      traffic: of each phase that ran.
       clock: seconds by stage.
     """
     split = prepared.split
     metrics = {
-        name: {
-            target: {ranking: summarize(found) for ranking, found in rankings.items()}
-            for target, rankings in targets.items()
-        }
+        name: {target: _by_key(rankings) for target, rankings in targets.items()}
         for name, targets in ranks.items()
     }
     if "random" in config.baseline_names:
         metrics["random"] = {
-            target: random_baseline(split, prepared.candidates, target)
+            target: {
+                RANKING_KEYS[ranking]: values  # type: ignore[index]
+                for ranking, values in random_baseline(
+                    split, prepared.candidates, target
+                ).items()
+            }
             for target in metrics["model"]
         }
     validated = [entry for entry in history if entry["metrics"]]
     best = max(validated, key=valid_ndcg, default=None)
-    full = PhaseTraffic.of(
-        _full_table(config, split.num_items),
-        split.counts,
-        split.num_items,
-        config.num_negatives,
-    )
+    phases = len(traffic)
     return {
         "format": FORMAT,
-        "config": config.settings(),
+        "config": config.flat(),
         "dataset": {
             "name": prepared.dataset.name,
             "users": split.num_clients,
             "evaluated_users": len(split.evaluated),
             "items": split.num_items,
-            "train_pairs": len(split.train),
+            "train_pairs": len(split.train.values),
             "split": split.name,
             "notes": list(prepared.dataset.notes),
         },
@@ -129,18 +136,19 @@ def summarize_run(
         "best_valid": best
         and {"round": best["round"], "metrics": best["metrics"]["valid"]},
         "baselines": metrics,
-        "rounds": dict(rounds),
+        "rounds": {"run": state.round, "evaluated": evaluated[0]},
         "pretraining": {**prepared.pretraining, "embedding": dict(figures)},
         "communication": summarize_traffic(
-            phases=phases,
-            cohort_size=config.cohort(split.num_clients),
-            participants=participants,
-            frozen=params,
-            full_dense=full.dense,
+            phases=traffic,
+            rounds=state.phase_rounds[:phases].tolist(),
+            participations=state.phase_clients[:phases].tolist(),
+            participants=int(state.took_part.sum()),
+            server=evaluated[1],
+            full_bytes=_full_bytes(config, split.num_items),
         ),
         "time": {
             **{name: round(seconds, 3) for name, seconds in clock.items()},
-            "rounds_per_s": rounds["run"] / max(clock["rounds_s"], 1e-9),
+            "rounds_per_s": state.round / max(clock["rounds_s"], 1e-9),
         },
         "memory": {"peak_rss_bytes": peak_rss_bytes()},
         "versions": {
@@ -150,27 +158,31 @@ def summarize_run(
     }
 
 
-def valid_ndcg(entry: Mapping[str, Any]) -> float:
-    """Returns what validation rounds are compared by: NDCG@10, sampled candidates.
+def _by_key(rankings: Mapping[Any, Ranks]) -> dict[str, dict[str, float]]:
+    return {RANKING_KEYS[ranking]: summarize(r) for ranking, r in rankings.items()}
 
-    NaN where there is no validation item.
+
+def valid_ndcg(entry: Mapping[str, Any]) -> float:
+    """Returns the figure that validations are compared by, NDCG@10 of the candidates.
+
+    It is NaN if there are no validation items.
     """
     metrics = entry["metrics"].get("valid")
     return metrics["sampled"]["ndcg@10"] if metrics else float(np.nan)
 
 
 def peak_rss_bytes() -> int:
-    """Returns the largest memory that this process held so far."""
+    """Returns the peak resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _full_table(config: RunConfig, num_items: int) -> PyTree:
-    """The shapes of the same run's variables with a trained table and no adapter."""
-    same = {**vars(config), "warm_up_rounds": 0, "full_init": "text"}
-    full = RunConfig(**{**same, "full": "trained", "embedding": "none"})
-    model = full.make_model(num_items)
-    return jax.eval_shape(lambda: init_server(model, jax.random.key(0)))
+def _full_bytes(config: RunConfig, num_items: int) -> int:
+    """Bytes each way of the same run with a trained table and no compressed part."""
+    settings = dataclasses.replace(config.model, full="trained", embedding="none")
+    model = make_model(settings, num_items)
+    server = jax.eval_shape(lambda: init_server(model, jax.random.key(0)))
+    return num_bytes(select(server, SENT))
 
 
 def _version(package: str) -> str:

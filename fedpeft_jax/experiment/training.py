@@ -1,260 +1,169 @@
-"""A whole run: pretrain, warm up, freeze, train the compressed part, evaluate."""
+"""Plain functions over the state of a run: compile, advance, evaluate."""
 
-import time
-from typing import Any
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
-from fedpeft_jax.core.typing import PyTree
-from fedpeft_jax.data import Dataset
-from fedpeft_jax.evaluation.per_user import per_user_table
-from fedpeft_jax.evaluation.ranking import Evaluator, ScoreFn
-from fedpeft_jax.evaluation.scoring import model_scores
-from fedpeft_jax.experiment.communication import PhaseTraffic
+from fedpeft_jax.backbones import Backbone
+from fedpeft_jax.core.typing import Variables
+from fedpeft_jax.data import Split
+from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
+from fedpeft_jax.experiment.build import make_sampler
 from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.early_stopping import EarlyStopping
-from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases
-from fedpeft_jax.experiment.preparation import prepare
-from fedpeft_jax.experiment.protocol import unsound_choices
-from fedpeft_jax.experiment.reporting import Reporter
-from fedpeft_jax.experiment.run_folder import RunFolder
-from fedpeft_jax.experiment.summary import rank_all, summarize_run, valid_ndcg
-from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
-from fedpeft_jax.federated.round import RoundState, make_run_rounds
-from fedpeft_jax.federated.sampler import make_store
+from fedpeft_jax.experiment.state import RunState
+from fedpeft_jax.federated import (
+    Algorithm,
+    ClientStore,
+    Cohorts,
+    RoundReport,
+    Tiles,
+    make_run_rounds,
+    make_tiles,
+    plan_cohorts,
+)
 
-# Rounds in one dispatch: enough to hide its cost, few enough for lively progress.
+# Rounds in one dispatch: enough to hide its cost, few enough for frequent progress.
 _CHUNK = 25
 
 
-class DivergedError(RuntimeError):
-    """Training gave a non-finite update; what was computed before is on disk."""
+class Clients(NamedTuple):
+    """All clients of a run, and how their cohorts are drawn.
 
-
-class Run:
-    """One experiment, from its configuration to its summary.
-
-    Args:
-      config: all settings.
-      folder: where results go; None keeps them in memory only.
-      reporter: hears of progress; silent by default.
-      dataset: in place of the one that the configuration names, e.g. of `from_frame`.
-
-    Example:
-      >>> config = RunConfig(full="none", rounds=4, eval_every=2)
-      >>> summary = Run(config).execute()
-      >>> sorted(summary["metrics"]["test"])
-      ['full', 'sampled']
+    Attributes:
+      store: what the clients hold.
+      counts: int64[U], each client's number of training items.
+      cohort_size: C, clients in a round.
+      tiles: the shapes that cohorts train in.
+      seed: of the run, from which cohorts are drawn.
+      chunk: the most rounds in one call of `advance`.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: RunFolder | None = None,
-        reporter: Reporter | None = None,
-        dataset: Dataset | None = None,
-    ) -> None:
-        self.config = config
-        self.dataset = dataset
-        self.folder = folder
-        self.reporter = reporter or Reporter()
-        stages = ("load_s", "pretrain_s", "compile_s", "rounds_s", "evaluate_s")
-        self._clock = dict.fromkeys(stages, 0.0)
-        self._history: list[dict[str, Any]] = []
-        self._participants: set[int] = set()
-        self._stopping = EarlyStopping(config.early_stopping_rounds)
-        self._sent = 0
-
-    def execute(self) -> dict[str, Any]:
-        """Runs everything and returns the summary, also written to the folder.
-
-        Raises:
-          InputError: for data or settings that cannot be used.
-          DivergedError: if an update is not finite.
-        """
-        config = self.config
-        prepared = prepare(config, self.reporter, self.dataset)
-        if self.folder is not None:
-            # Not earlier: a run that could not start must not claim its folder.
-            self.folder.write_config(config.settings())
-        self._clock["load_s"] = prepared.load_s
-        self._clock["pretrain_s"] = prepared.pretrain_s
-        split = prepared.split
-        self._counts = np.asarray(split.counts)
-        self._cohort_size = config.cohort(split.num_clients)
-        self._tiles = make_tiles(
-            self._counts,
-            self._cohort_size,
-            tile_rows=config.tile_rows,
-            client_chunk=config.client_chunk,
-        )
-        self._store = make_store(
-            split, exclude_held_out=config.train_negatives == "unseen"
-        )
-        self._evaluator = Evaluator(split, prepared.candidates)
-        for choice in unsound_choices(config):
-            self.reporter.note(f"unsound protocol: {choice}")
-
-        start = time.perf_counter()
-        phases = make_phases(config, prepared)
-        self._clock["pretrain_s"] += time.perf_counter() - start
-        traffic: dict[str, tuple[PhaseTraffic, int]] = {}
-        state: RoundState | None = None
-        frozen: PyTree = {}
-        for phase in phases:
-            name = config.embedding.partition("(")[0]
-            self.reporter.figures(name, phase.fitted.figures)
-            state, frozen = enter_phase(config, phase, split.num_clients, state, frozen)
-            first, sent = int(state.round), self._measure(state, split.num_items)
-            state = self._train(phase, state, frozen, sent)
-            traffic[phase.name] = (sent, int(state.round) - first)
-        assert state is not None
-        ran = int(state.round)
-        if self._stopping.state is not None:
-            state = self._stopping.state
-        params = _parameters(state, frozen)
-        if self.folder is not None:
-            self.folder.save_parameters("final", params)
-        start = time.perf_counter()
-        ranks = rank_all(
-            config, prepared, self._evaluator, model_scores(phase.model), params
-        )
-        self._clock["evaluate_s"] += time.perf_counter() - start
-        summary = summarize_run(
-            config=config,
-            prepared=prepared,
-            figures=phase.fitted.figures,
-            ranks=ranks,
-            params=params,
-            rounds={"run": ran, "evaluated": int(state.round)},
-            history=self._history,
-            phases=traffic,
-            participants=len(self._participants),
-            clock=self._clock,
-        )
-        if self.folder is not None:
-            clients = self._evaluator.clients("valid")
-            table = per_user_table(prepared.dataset, split, ranks, clients)
-            self.folder.write_per_user(table)
-            self.folder.write_summary(summary)
-        return summary
-
-    def _measure(self, state: RoundState, num_items: int) -> PhaseTraffic:
-        variables = {SHARED: state.shared, ROWS: state.rows}
-        num_negatives = self.config.num_negatives
-        return PhaseTraffic.of(variables, self._counts, num_items, num_negatives)
-
-    def _train(
-        self,
-        phase: Phase,
-        state: RoundState,
-        frozen: PyTree,
-        traffic: PhaseTraffic,
-    ) -> RoundState:
-        config, score = self.config, model_scores(phase.model)
-        training = config.make_local_training(phase.model)
-        run_rounds = make_run_rounds(training, config.make_aggregator(), self._tiles)
-        chunk = min(config.eval_every, _CHUNK)
-        compiled = None
-        done = int(state.round)
-        while done < phase.stop:
-            due = (done // config.eval_every + 1) * config.eval_every
-            until = min(phase.stop, done + chunk, due)
-            plan = plan_cohorts(
-                self._tiles,
-                self._counts,
-                cohort_size=self._cohort_size,
-                seed=config.seed,
-                first_round=done,
-                num_rounds=chunk,
-            )
-            arguments = (
-                state, frozen, self._store, jnp.asarray(plan.client_ids),
-                jnp.asarray(plan.num_tiles), jnp.int32(until - done),
-            )  # fmt: skip
-            if compiled is None:
-                start = time.perf_counter()
-                compiled = run_rounds.lower(*arguments).compile()
-                self._clock["compile_s"] += time.perf_counter() - start
-            start = time.perf_counter()
-            state, report = compiled(*arguments)
-            losses, finite = np.asarray(report.losses), bool(report.finite)
-            self._clock["rounds_s"] += time.perf_counter() - start
-            if not finite:
-                self._diverged(int(state.round), state, frozen)
-            ran = until - done
-            self._participants.update(plan.client_ids[:ran].ravel().tolist())
-            self._sent += 2 * traffic.dense * self._cohort_size * ran
-            done = until
-            if done % config.eval_every and done != config.rounds:
-                self._show(done, losses[ran - 1])
-                continue
-            value = self._validate(
-                phase.name, done, losses[ran - 1], score, state, frozen
-            )
-            self._show(done, losses[ran - 1])
-            # A warm-up is short by design, and its model is not the run's.
-            if phase.name == "peft" and self._stopping.should_stop(done, value, state):
-                self.reporter.note(
-                    f"stopped after round {done}: validation NDCG@10 was best at "
-                    f"round {self._stopping.round}"
-                )
-                break
-        return state
-
-    def _validate(
-        self,
-        phase: str,
-        done: int,
-        loss: float,
-        score: ScoreFn,
-        state: RoundState,
-        frozen: PyTree,
-    ) -> float:
-        start = time.perf_counter()
-        metrics = {}
-        if self._evaluator.clients("valid").size:
-            metrics["valid"] = self._evaluator(
-                score, _parameters(state, frozen), "valid", ("sampled",)
-            )
-        self._clock["evaluate_s"] += time.perf_counter() - start
-        entry = {
-            "round": done,
-            "phase": phase,
-            "loss": float(loss),
-            "metrics": metrics,
-            "bytes": self._sent,
-            "seconds": round(sum(self._clock.values()), 3),
-        }
-        self._history.append(entry)
-        if self.folder is not None:
-            self.folder.append_metrics(entry)
-        return valid_ndcg(entry)
-
-    def _show(self, done: int, loss: float) -> None:
-        values = {"loss": float(loss)}
-        if self._history and self._history[-1]["metrics"]:
-            values["valid NDCG@10"] = valid_ndcg(self._history[-1])
-        values["rounds/s"] = done / max(self._clock["rounds_s"], 1e-9)
-        self.reporter.progress("rounds", done, self.config.rounds, **values)
-
-    def _diverged(self, done: int, state: RoundState, frozen: PyTree) -> None:
-        where = ""
-        if self.folder is not None:
-            self.folder.save_parameters("last_finite", _parameters(state, frozen))
-            where = f"; {self.folder.path} holds everything up to the round before it"
-        raise DivergedError(
-            f"round {done + 1} gave a non-finite update: lower the learning rate of "
-            f"--client_optimizer or --server_optimizer{where}"
-        )
+    store: ClientStore
+    counts: np.ndarray
+    cohort_size: int
+    tiles: Tiles
+    seed: int
+    chunk: int
 
 
-def _parameters(state: RoundState, frozen: PyTree) -> dict[str, PyTree]:
-    return {
-        SHARED: state.shared,
-        ROWS: state.rows,
-        FROZEN: frozen,
-        PRIVATE: state.private,
-    }
+class Program(NamedTuple):
+    """A model with everything that its rounds and its evaluation need.
+
+    Attributes:
+      run_rounds: as `make_run_rounds` returns it, jitted or compiled.
+      score: the score function of the model; the evaluator compiles it once.
+      clients: who takes part.
+    """
+
+    run_rounds: jax.stages.Wrapped | jax.stages.Compiled
+    score: ScoreFn
+    clients: Clients
+
+
+def make_clients(config: RunConfig, split: Split) -> Clients:
+    """Puts what the clients hold on the device, and chooses the shapes of a round."""
+    counts = np.asarray(split.counts)
+    cohort_size = config.cohort_size(split.num_clients)
+    tiles = make_tiles(
+        counts,
+        cohort_size,
+        max_buckets=config.run.max_buckets,
+        tile_rows=config.run.tile_rows,
+        client_chunk=config.run.client_chunk,
+    )
+    sampler = make_sampler(config.training, split.num_items)
+    chunk = min(config.evaluation.eval_every, _CHUNK)
+    store = sampler.make_store(split)
+    return Clients(store, counts, cohort_size, tiles, config.run.seed, chunk)
+
+
+def make_program(model: Backbone, algorithm: Algorithm, clients: Clients) -> Program:
+    """Returns the program of a model; nothing is compiled yet."""
+    run_rounds = make_run_rounds(algorithm, clients.tiles)
+    return Program(run_rounds, model_scores(model), clients)
+
+
+def compile_rounds(program: Program, state: RunState) -> Program:
+    """Returns the program with its rounds compiled for the shapes of a state."""
+    plan = plan_rounds(program.clients, state.round)
+    compiled = program.run_rounds.lower(*_arguments(program, state, plan, 0)).compile()
+    return program._replace(run_rounds=compiled)
+
+
+def advance(
+    program: Program, state: RunState, rounds: int
+) -> tuple[RunState, RoundReport]:
+    """Runs some rounds.
+
+    Args:
+      program: of the state's phase.
+      state: it is donated, and must not be used afterwards.
+      rounds: how many rounds to run, at most `clients.chunk`.
+
+    Returns:
+      The state after the rounds, and their report. If a round gives a non-finite
+      update, the state is the one before that round, and the report's `finite` is
+      False.
+    """
+    first, plan = state.round, plan_rounds(program.clients, state.round)
+    rounds_state, report = program.run_rounds(*_arguments(program, state, plan, rounds))
+    new = state._replace(rounds=rounds_state)
+    ran = new.round - first
+    last_round = state.last_round.copy()
+    for t, cohort in enumerate(plan.client_ids[:ran]):
+        last_round[cohort] = first + t
+    here = np.arange(len(state.phase_rounds)) == state.phase
+    return (
+        new._replace(
+            last_round=last_round,
+            phase_rounds=state.phase_rounds + ran * here,
+            phase_clients=state.phase_clients
+            + ran * program.clients.cohort_size * here,
+        ),
+        report,
+    )
+
+
+def evaluate(
+    program: Program, variables: Variables, evaluator: Evaluator
+) -> dict[str, dict[str, float]]:
+    """Returns the validation metrics of a model, by ranking.
+
+    Args:
+      program: of the model.
+      variables: the model's, by collection.
+      evaluator: of the split; without validation items there are no metrics.
+    """
+    if not evaluator.clients("valid").size:
+        return {}
+    return evaluator(program.score, variables, "valid", ("sampled",))
+
+
+def plan_rounds(clients: Clients, first_round: int) -> Cohorts:
+    """Returns the cohorts of the next `clients.chunk` rounds."""
+    return plan_cohorts(
+        clients.tiles,
+        clients.counts,
+        cohort_size=clients.cohort_size,
+        seed=clients.seed,
+        first_round=first_round,
+        num_rounds=clients.chunk,
+    )
+
+
+def _arguments(
+    program: Program,
+    state: RunState,
+    plan: Cohorts,
+    rounds: int,
+) -> tuple[object, ...]:
+    return (
+        state.rounds,
+        state.frozen,
+        program.clients.store,
+        jnp.asarray(plan.client_ids),
+        jnp.asarray(plan.num_tiles),
+        jnp.int32(rounds),
+    )

@@ -1,13 +1,14 @@
-"""Squeezes text encodings into the small full item embedding, on the server.
+"""Autoencoder: the server's pretraining of the full item embedding from item text.
 
-FedPEFT's pretraining (arXiv 2512.13734, section 4): an autoencoder with a mirrored
-decoder reconstructs the item encodings, its latents become the full item table. There
-is no weight decay: the published one outweighed the error and made all latents equal.
+FedPEFT (arXiv 2512.13734, section 4): an autoencoder with a mirrored decoder
+reconstructs the items' text encodings, and its latents become the full item table.
+There is no weight decay: the published weight decay was larger than the reconstruction
+error and made all latents equal.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,19 +17,21 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, Key, PyTree
+from fedpeft_jax.features.base import Pretrained, Pretrainer
 from fedpeft_jax.features.latents import refuse_collapse, standardize_encodings
 from fedpeft_jax.features.layers import MLP
 from fedpeft_jax.features.minibatches import Minibatches, Progress, fit_network
 
 
 class Autoencoder(nn.Module):
-    """An encoder ``F -> hidden -> latent`` and its mirror image as the decoder.
+    """An encoder ``F -> hidden -> latent``, and a decoder with the layers mirrored.
 
     Attributes:
       features: F, width of an encoding.
-      hidden: widths between the encoding and the latent.
+      hidden: widths of the layers between the encoding and the latent.
       latent: D, width of the latent.
-      activation: between layers; none on the latent or on the reconstruction.
+      activation: elementwise function between the layers; neither the latent nor the
+        reconstruction has one.
 
     Example:
       >>> model = Autoencoder(features=16, hidden=(8,), latent=2)
@@ -64,33 +67,17 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(encodings))
 
 
-class Pretrained(NamedTuple):
-    """What the autoencoder learnt.
-
-    Attributes:
-      latents: float32[I, D], as encoded: see ``normalize_latents`` for their scale.
-      explained_variance: 1 - squared error / variance of the encodings, at most 1; the
-        linear optimum of the same width is PCA's.
-      latent_spread: float32[D], standard deviation of each latent dimension.
-      loss_history: float32[epochs], mean loss of each epoch, in units of the encodings'
-        variance and with the noise on the inputs.
-    """
-
-    latents: Array
-    explained_variance: float
-    latent_spread: np.ndarray
-    loss_history: np.ndarray
-
-
 @functools.partial(jax.jit, static_argnames="model")
 def _init(model: Autoencoder, key: Key) -> PyTree:
     return model.init(key, jnp.zeros((1, model.features)))
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _evaluate(model: Autoencoder, params: PyTree, data: Array) -> tuple[Array, Array]:
-    latents: Any = model.apply(params, data, method="encode")
-    output: Any = model.apply(params, latents, method="decode")
+def _evaluate(
+    model: Autoencoder, variables: PyTree, data: Array
+) -> tuple[Array, Array]:
+    latents: Any = model.apply(variables, data, method="encode")
+    output: Any = model.apply(variables, latents, method="decode")
     return latents, 1.0 - jnp.square(output - data).mean() / jnp.square(data).mean()
 
 
@@ -108,20 +95,21 @@ def pretrain_autoencoder(
 ) -> Pretrained:
     """Trains a denoising autoencoder on item encodings and returns its latents.
 
-    Minimises ``mean |decode(encode(x + noise * n)) - x|^2``, ``n ~ N(0, 1)``, for x
-    centred and scaled to a variance of 1 a dimension on average. Without noise so many
-    parameters memorise a few thousand items: the explained variance rises, but falls on
-    held-out items, and the neighbours in latent space get worse.
+    Minimises ``mean |decode(encode(x + noise * n)) - x|^2``, ``n ~ N(0, 1)``, where the
+    encodings x are centred and have a variance of 1 per dimension on average. Without
+    noise, this many parameters memorise a few thousand items: the explained variance
+    rises, but on held-out items it falls, and the neighbours in latent space get worse.
 
     Args:
       key: a typed random key; same key and inputs, same latents.
       encodings: float[I, F], as from ``encode_texts`` or ``load_text_embeddings``.
       latent: D, width of the latents.
       hidden: widths of the layers between F and D.
-      epochs: passes over the items, reshuffled each time; None for about 600 steps of
+      epochs: passes over the items, each in a new order; None for about 600 steps of
         Adam (40 epochs of 3,706 items), and at least 20 epochs.
-      batch_size: most items a step; the items are divided evenly.
-      learning_rate: Adam's peak; linear warm-up over a tenth, then cosine decay to 0.
+      batch_size: the most items per step; the batches of an epoch have equal sizes.
+      learning_rate: Adam's peak learning rate, with linear warm-up over the first tenth
+        of the steps and cosine decay to 0 after it.
       noise: standard deviation of the noise on the inputs, in units of the encodings'
         root mean variance; 0 for a plain autoencoder.
       progress: called about ten times as ``progress(done_epochs, epochs, loss)``.
@@ -130,8 +118,8 @@ def pretrain_autoencoder(
       A ``Pretrained``.
 
     Raises:
-      InputError: for encodings that are not a finite matrix or all equal, for settings
-        out of range, and for a collapsed latent space.
+      InputError: if the encodings are not a finite matrix or are all equal, an argument
+        is out of range, or the latent space collapses.
 
     Example:
       >>> encodings = np.random.default_rng(0).normal(size=(64, 2)) @ np.eye(2, 8)
@@ -145,10 +133,10 @@ def pretrain_autoencoder(
     """
     data = jnp.asarray(standardize_encodings(np.asarray(encodings)))
     minibatches = Minibatches(epochs, batch_size, learning_rate, noise)
-    model, params, history = train_autoencoder(
+    model, variables, history = train_autoencoder(
         key, data, latent, hidden, minibatches, progress
     )
-    latents, explained = _evaluate(model, params, data)
+    latents, explained = _evaluate(model, variables, data)
     spread = np.asarray(latents, np.float64).std(axis=0).astype(np.float32)
     refuse_collapse(float(explained), spread)
     return Pretrained(latents, float(explained), spread, history)
@@ -162,30 +150,66 @@ def train_autoencoder(
     minibatches: Minibatches,
     progress: Progress | None = None,
 ) -> tuple[Autoencoder, PyTree, np.ndarray]:
-    """Returns an autoencoder, its trained variables and its loss an epoch.
+    """Returns an autoencoder, its trained variables and the mean loss of each epoch.
 
     Args:
       key: of the initial weights, the order of the items and the noise.
       data: float32[I, F], standardised.
-      latent: D.
-      hidden: widths between F and D.
-      minibatches: how it is trained.
+      latent: D, width of the latents.
+      hidden: widths of the layers between F and D.
+      minibatches: the hyper-parameters of the training.
       progress: called about ten times.
 
     Raises:
-      InputError: for settings out of range.
+      InputError: if an argument is out of range.
     """
-    sizes = {"latent": latent}
-    sizes |= {f"hidden[{layer}]": size for layer, size in enumerate(hidden)}
-    for name, value in sizes.items():
-        if value < 1:
-            raise InputError(f"the autoencoder's {name} must be 1 or more, got {value}")
-    minibatches.check("the autoencoder's")
-    # No parent: an embedding may ask for one from within its own method.
+    _check(hidden, minibatches)
+    if latent < 1:
+        raise InputError(f"the autoencoder's latent must be 1 or more, got {latent}")
+    # Without `parent=None`, Flax would attach it to an embedding that calls this.
     model = Autoencoder(data.shape[1], tuple(hidden), latent, parent=None)
     init_key, train_key = jax.random.split(key)
-    params = _init(model, init_key)
-    params, history = fit_network(
-        model, params, data, train_key, minibatches, progress=progress
+    variables = _init(model, init_key)
+    variables, history = fit_network(
+        model, variables, data, train_key, minibatches, progress=progress
     )
-    return model, params, history
+    return model, variables, history
+
+
+def _check(hidden: Sequence[int], minibatches: Minibatches) -> None:
+    sizes = hidden if isinstance(hidden, Sequence) else (None,)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InputError(
+            f"the autoencoder's hidden={hidden!r} must be a tuple of layer sizes, such "
+            "as (512, 256, 128)"
+        )
+    minibatches.check("the autoencoder's")
+
+
+def autoencoder(
+    hidden: Sequence[int] = (512, 256, 128),
+    epochs: int | None = None,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    noise: float = 1.0,
+) -> Pretrainer:
+    """Returns ``pretrain_autoencoder`` with these arguments, which documents them.
+
+    Raises:
+      InputError: if an argument is out of range.
+
+    Example:
+      >>> pretrain = autoencoder(hidden=(16,), epochs=200, learning_rate=1e-2)
+      >>> encodings = np.random.default_rng(0).normal(size=(64, 2)) @ np.eye(2, 8)
+      >>> pretrain(jax.random.key(0), encodings, latent=4).latents.shape
+      (64, 4)
+    """
+    _check(hidden, Minibatches(epochs, batch_size, learning_rate, noise))
+    return functools.partial(
+        pretrain_autoencoder,
+        hidden=hidden,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        noise=noise,
+    )

@@ -1,4 +1,4 @@
-"""Keeps encodings on disk, by content, so that a second run need not encode again."""
+"""Caches text encodings on disk by their content, so that each is computed once."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ import numpy as np
 
 from fedpeft_jax.core.user_cache import user_cache
 
-# Raised whenever the same texts and encoder would give other encodings than before.
 SCHEME_VERSION = 1
+"""To be raised when the same texts and encoder give other encodings than before."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,18 +23,18 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       OSError: if the file cannot be opened.
-      ValueError: if it is no .npz file, damaged, or holds pickled objects.
+      ValueError: if it is not an .npz file, is damaged, or holds pickled objects.
     """
     with open(path, "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except Exception as error:  # zip, zlib, header and pickle errors share no base
+        except Exception as error:  # zip, zlib and pickle errors share no base
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def folder_fingerprint(folder: str | os.PathLike[str]) -> list[list[str | int]]:
-    """Lists a folder's files by name, size and time of change, to tell models apart.
+    """Returns name, size and modification time of every file in a model's folder.
 
     Example:
       >>> with tempfile.TemporaryDirectory() as folder:
@@ -55,16 +55,18 @@ def encodings_path(
     cache_dir: str | os.PathLike[str] | None,
     identity: Sequence[object],
     texts: Sequence[str],
+    scheme: int = SCHEME_VERSION,
 ) -> Path | None:
-    """Names the cache file of texts under an encoder.
+    """Returns the path of the cache file of some texts' encodings.
 
     Args:
       cache_dir: the folder; None for fedpeft_jax/encodings in the user's cache folder.
-      identity: what tells the encoder apart, as JSON values.
+      identity: JSON values that differ between encoders.
       texts: the item texts.
+      scheme: version of the encoding; files of other versions have other names.
 
     Returns:
-      The file's path, or None (and a warning in the log) where there is no home.
+      The file's path, or None (and a warning in the log) if there is no home folder.
 
     Example:
       >>> path = encodings_path("folder", ["tfidf", 0], ["a text"])
@@ -74,12 +76,17 @@ def encodings_path(
     base = user_cache("encodings") if cache_dir is None else Path(cache_dir)
     if base is None:
         return None
-    content = json.dumps([SCHEME_VERSION, list(identity), list(texts)])
+    content = json.dumps([scheme, list(identity), list(texts)])
     return base / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
 
 
 def read(path: Path | None, num_items: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the cached encodings float32[I, F] and missing bool[I], if whole."""
+    """Reads a cache file.
+
+    Returns:
+      The encodings float32[I, F] and missing bool[I]; None if there is no file, and
+      also, with a warning in the log, if it is damaged or has other contents.
+    """
     if path is None:
         return None
     try:
@@ -105,7 +112,7 @@ def read(path: Path | None, num_items: int) -> tuple[np.ndarray, np.ndarray] | N
 
 
 def write(path: Path | None, encodings: np.ndarray, missing: np.ndarray) -> None:
-    """Writes a cache file atomically; a folder that cannot be written is a warning."""
+    """Writes a cache file atomically; a failure is a warning in the log."""
     if path is None:
         return
     try:

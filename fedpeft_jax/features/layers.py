@@ -1,4 +1,4 @@
-"""The network that the autoencoders are made of."""
+"""The dense network of the autoencoders."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,10 +14,10 @@ class MLP(nn.Module):
     unless ``activate_final``.
 
     Attributes:
-      sizes: width of each layer, the last being the output's; without any, the input
-        is returned as it is.
+      sizes: width of each layer; the last is the output's width. If empty, the module
+        returns its input.
       activation: elementwise function float32[...] -> float32[...].
-      activate_final: whether the activation follows the last layer too.
+      activate_final: whether the last layer has the activation too.
 
     Example:
       >>> import jax, jax.numpy as jnp

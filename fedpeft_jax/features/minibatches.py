@@ -14,22 +14,23 @@ import optax
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, Key, PyTree
 
-_MIN_STEPS, _MIN_EPOCHS, _PIECES = 600, 20, 10
+_MIN_STEPS, _MIN_EPOCHS = 600, 20
 
 Progress: TypeAlias = Callable[[int, int, float], None]
 """Called as ``progress(done_epochs, total_epochs, loss)``."""
 
-_State: TypeAlias = tuple[PyTree, PyTree, Array]  # parameters, moments, loss history
+_State: TypeAlias = tuple[PyTree, PyTree, Array]  # variables, moments, loss history
 
 
 class Minibatches(NamedTuple):
-    """How a network is trained.
+    """Hyper-parameters of the training of a network.
 
     Attributes:
-      epochs: passes over the items, reshuffled each time; None for about 600 steps (40
+      epochs: passes over the items, each in a new order; None for about 600 steps (40
         epochs of 3,706 items), and at least 20 epochs.
-      batch_size: most items a step; the items are divided evenly.
-      learning_rate: Adam's peak; linear warm-up over a tenth, then cosine decay to 0.
+      batch_size: the most items per step; the batches of an epoch have equal sizes.
+      learning_rate: Adam's peak learning rate, with linear warm-up over the first tenth
+        of the steps and cosine decay to 0 after it.
       noise: standard deviation of the Gaussian noise on the inputs.
     """
 
@@ -39,7 +40,11 @@ class Minibatches(NamedTuple):
     noise: float = 1.0
 
     def check(self, owner: str) -> None:
-        """Raises InputError for a value out of its range."""
+        """Raises InputError if a value is out of its range.
+
+        Args:
+          owner: what the message names as the owner, e.g. `"the autoencoder's"`.
+        """
         for name in ("batch_size", "epochs"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -51,7 +56,7 @@ class Minibatches(NamedTuple):
             )
 
     def num_epochs(self, num_items: int) -> int:
-        """Returns the number of epochs that `epochs=None` stands for."""
+        """Returns the number of epochs, also if `epochs` is None."""
         if self.epochs is not None:
             return self.epochs
         steps = math.ceil(num_items / self.batch_size)
@@ -60,24 +65,30 @@ class Minibatches(NamedTuple):
 
 def fit_network(
     model: nn.Module,
-    params: PyTree,
+    variables: PyTree,
     data: Array,
     key: Key,
     minibatches: Minibatches,
     *,
     progress: Progress | None = None,
     between: Callable[[PyTree, int], PyTree] | None = None,
+    pieces: int = 10,
 ) -> tuple[PyTree, np.ndarray]:
     """Minimises the mean over items of ``model.errors(item + noise, item)``.
 
+    The epochs are divided into pieces, with one dispatch each; the program is compiled
+    once for all of them.
+
     Args:
-      model: has a method ``errors(noisy [B, F], clean [B, F]) -> float32[B]``.
-      params: its initial variables, which are given away.
+      model: a module with a method ``errors(noisy, clean) -> float32[B]`` of two
+        arrays float32[B, F].
+      variables: its initial variables, which are donated.
       data: float32[I, F].
       key: of the order of the items and of the noise.
-      minibatches: how.
-      progress: called about ten times.
-      between: ``(params, done_epochs) -> params``, called between these pieces.
+      minibatches: the hyper-parameters.
+      progress: called after each piece.
+      between: ``(variables, done_epochs) -> variables``, called between two pieces.
+      pieces: the most pieces. Their number changes the result only through `between`.
 
     Returns:
       The trained variables, and the mean loss of each epoch, float32[epochs].
@@ -85,8 +96,8 @@ def fit_network(
     epochs = minibatches.num_epochs(data.shape[0])
     train = functools.partial(_train, model, epochs, minibatches.batch_size)
     rates = jnp.float32(minibatches.learning_rate), jnp.float32(minibatches.noise)
-    state = (params, _init_moments(params), jnp.zeros(epochs, jnp.float32))
-    piece = math.ceil(epochs / _PIECES)
+    state = (variables, _init_moments(variables), jnp.zeros(epochs, jnp.float32))
+    piece = math.ceil(epochs / pieces)
     for start in range(0, epochs, piece):
         stop = min(start + piece, epochs)
         state = train(state, data, key, rates, jnp.int32(start), jnp.int32(stop))
@@ -105,9 +116,9 @@ def _optimizer(
 
 
 @jax.jit
-def _init_moments(params: PyTree) -> PyTree:
-    # Their shapes depend on neither argument.
-    return _optimizer(learning_rate=0.0, steps=1).init(params)
+def _init_moments(variables: PyTree) -> PyTree:
+    # The shapes of the moments depend on neither argument.
+    return _optimizer(learning_rate=0.0, steps=1).init(variables)
 
 
 @functools.partial(
@@ -126,30 +137,30 @@ def _train(
     start: Array,
     stop: Array,
 ) -> _State:
-    """Runs epochs start to stop - 1; the bounds are dynamic, so it compiles once."""
+    """Runs the epochs start to stop - 1, dynamic bounds of a single compilation."""
     learning_rate, noise = rates
     num_items = data.shape[0]
     steps = math.ceil(num_items / batch_size)
-    size = math.ceil(num_items / steps)  # equal batches: at most steps - 1 fillers
+    size = math.ceil(num_items / steps)  # of every batch; at most steps - 1 fillers
     optimizer = _optimizer(learning_rate, epochs * steps)
     weights = (jnp.arange(steps * size) < num_items).astype(data.dtype)
 
-    def loss_fn(params: PyTree, batch: Array, weight: Array, key: Key) -> Array:
+    def loss_fn(variables: PyTree, batch: Array, weight: Array, key: Key) -> Array:
         noisy = batch + noise * jax.random.normal(key, batch.shape, batch.dtype)
-        errors: Any = model.apply(params, noisy, batch, method="errors")
+        errors: Any = model.apply(variables, noisy, batch, method="errors")
         return jnp.sum(weight * errors) / jnp.sum(weight)
 
     def step(
         carry: tuple[PyTree, PyTree], inputs: tuple[Array, Array, Key]
     ) -> tuple[tuple[PyTree, PyTree], Array]:
-        params, moments = carry
+        variables, moments = carry
         rows, weight, key = inputs
-        loss, grads = jax.value_and_grad(loss_fn)(params, data[rows], weight, key)
-        updates, moments = optimizer.update(grads, moments, params)
-        return (optax.apply_updates(params, updates), moments), loss * weight.sum()
+        loss, grads = jax.value_and_grad(loss_fn)(variables, data[rows], weight, key)
+        updates, moments = optimizer.update(grads, moments, variables)
+        return (optax.apply_updates(variables, updates), moments), loss * weight.sum()
 
     def epoch(index: Array, carry: _State) -> _State:
-        params, moments, history = carry
+        variables, moments, history = carry
         order_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
         order = jnp.pad(
             jax.random.permutation(order_key, num_items), (0, steps * size - num_items)
@@ -159,8 +170,8 @@ def _train(
             weights.reshape(steps, size),
             jax.random.split(noise_key, steps),
         )
-        (params, moments), losses = jax.lax.scan(step, (params, moments), inputs)
-        return params, moments, history.at[index].set(losses.sum() / num_items)
+        (variables, moments), losses = jax.lax.scan(step, (variables, moments), inputs)
+        return variables, moments, history.at[index].set(losses.sum() / num_items)
 
     trained: _State = jax.lax.fori_loop(start, stop, epoch, state)
     return trained

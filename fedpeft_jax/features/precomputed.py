@@ -1,4 +1,4 @@
-"""Reads item encodings that were computed elsewhere, in the catalogue's order."""
+"""Reads item encodings from a file, in the order of the catalogue."""
 
 import os
 from collections.abc import Iterable
@@ -19,17 +19,17 @@ def load_text_embeddings(
 
     Args:
       path: an .npz file with ``item_id`` [n] (strings or integers) and ``embedding``
-        [n, F] (floating point). Items outside the catalogue are left out.
+        [n, F] (floating point). Items outside the catalogue are ignored.
       item_ids: [I], the catalogue's original ids; ids are compared as strings.
-      optional: bool[I], items that the file may lack, None for no item: they get the
-        mean of the others.
+      optional: bool[I], items that the file may lack; they get the mean of the others.
+        None if it must have all items.
 
     Returns:
-      A ``TextFeatures`` with the embeddings as they are, in float32.
+      A ``TextFeatures`` with the embeddings, unchanged but in float32.
 
     Raises:
-      InputError: if the file is absent, damaged or of another layout, repeats an id,
-        lacks an item, or has NaN or infinite values for one.
+      InputError: if the file does not exist, is damaged or has another layout, repeats
+        an id, lacks an item, or has NaN or infinite values for an item.
 
     Example:
       >>> import tempfile
@@ -75,7 +75,7 @@ def load_text_embeddings(
             repeated.append(item)
     if repeated:
         raise InputError(
-            f"{name} repeats item ids ({_some(repeated)}): keep one row an item"
+            f"{name} repeats item ids ({_some(repeated)}): keep one row per item"
         )
     wanted = _as_strings(item_ids)
     absent_items = np.array([item not in rows for item in wanted], bool)
@@ -84,9 +84,9 @@ def load_text_embeddings(
     if lacking or absent_items.all():
         raise InputError(
             f"{name} lacks {len(lacking)} of {len(wanted)} items ({_some(lacking)}): "
-            "encode them too, and check that the ids are the data set's own"
+            "encode them too, and check that the ids are those of the data set"
         )
-    # A float64 beyond float32's range becomes infinite, which the next check reports.
+    # A float64 beyond float32's range becomes infinite; the check below reports it.
     with np.errstate(over="ignore"):
         found = [rows.get(item, -1) for item in wanted]
         encodings = embedding[found].astype(np.float32)
@@ -96,7 +96,7 @@ def load_text_embeddings(
         broken = [wanted[row] for row in np.flatnonzero(~finite)]
         raise InputError(
             f"{name} has NaN or infinite values for {len(broken)} items "
-            f"({_some(broken)}): encode these again"
+            f"({_some(broken)}): encode these items again"
         )
     return TextFeatures(encodings, absent_items, os.fspath(path))
 

@@ -1,6 +1,6 @@
-"""Residual quantisation: an item as a sum of code vectors, one from each codebook.
+"""Residual quantisation: a vector as the sum of one code vector from each codebook.
 
-Level by level, each codebook quantises what the levels before it left over.
+Each codebook quantises the residual of the codebooks before it.
 """
 
 import math
@@ -14,16 +14,17 @@ import numpy as np
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, Key
 
-_MOST_ITEMS = 65536  # that centres are computed from; more would not move them
+_MOST_ITEMS = 65536  # used for computing the centres; more items barely change them
 
 
 class Levels(NamedTuple):
-    """What residual quantisation does with some vectors, level by level.
+    """The steps of residual quantisation, for some vectors.
 
     Attributes:
-      codes: int32[l, B], the nearest code vector of each level's residual.
-      residuals: float32[l, B, D], what each level quantises.
-      chosen: float32[l, B, D], the code vectors; their sum is the quantised vector.
+      codes: int32[l, B], index of the code vector that is nearest to the residual.
+      residuals: float32[l, B, D], the input of each level.
+      chosen: float32[l, B, D], these code vectors; their sum over the levels is the
+        quantised vector.
     """
 
     codes: Array
@@ -32,11 +33,17 @@ class Levels(NamedTuple):
 
 
 def quantize(codebooks: Array, vectors: Array) -> Levels:
-    """Quantises vectors by codebooks float32[l, d_R, D], one level after the other.
+    """Quantises vectors with one codebook per level.
+
+    ``c_j = argmin_c |r_j - C_j[c]|`` and ``r_(j+1) = r_j - C_j[c_j]``, from the vector
+    ``r_1``.
 
     Args:
       codebooks: float32[l, d_R, D].
       vectors: float32[B, D].
+
+    Returns:
+      `Levels`.
 
     Example:
       >>> codebooks = jnp.array([[[0.0], [10.0]], [[-1.0], [1.0]]])
@@ -55,14 +62,14 @@ def quantize(codebooks: Array, vectors: Array) -> Levels:
 
 
 class Quantized(NamedTuple):
-    """Codes of all items.
+    """The codes of all items.
 
     Attributes:
       codes: int32[I, l].
       codebooks: float32[l, d_R, D]; the sum of an item's code vectors approximates the
         item's latent.
-      latents: float32[I, D], what was quantised.
-      figures: how well: see `describe`.
+      latents: float32[I, D], the quantised latents.
+      figures: see `describe`.
     """
 
     codes: np.ndarray
@@ -72,17 +79,17 @@ class Quantized(NamedTuple):
 
 
 def describe(codebooks: np.ndarray, latents: np.ndarray) -> Quantized:
-    """Reads the codes of latents, and reports how well they are used.
+    """Returns the codes of latents, and figures of how well the codebooks are used.
 
     Args:
       codebooks: float32[l, d_R, D].
       latents: float32[I, D].
 
     Returns:
-      `Quantized`, with the figures `residual_norms` (l + 1 of them, the mean Euclidean
-      norm of what is left before the first level and after each), and of each codebook
-      `codes_used`, `dead_codes` and `perplexity`, the exponential of the entropy of
-      how often its codes are used (d_R if all are used alike).
+      `Quantized`. Its figures are `residual_norms`, l + 1 mean Euclidean norms of the
+      residual: before the first level and after each level; and for each codebook
+      `codes_used` and `dead_codes`, numbers of codes, and `perplexity`, the exponential
+      of the entropy of the codes' frequencies (d_R if all are equally frequent).
     """
     levels = jax.jit(quantize)(jnp.asarray(codebooks), jnp.asarray(latents))
     residuals = np.concatenate(
@@ -106,7 +113,9 @@ def describe(codebooks: np.ndarray, latents: np.ndarray) -> Quantized:
 def residual_kmeans(
     key: Key, latents: np.ndarray | Array, num_codebooks: int, codebook_size: int
 ) -> np.ndarray:
-    """Clusters latents, then what the centres leave over, and so on (k-means++, Lloyd).
+    """Clusters latents by k-means, then their residuals, and so on for each codebook.
+
+    The centres start from k-means++ and are refined by Lloyd's algorithm.
 
     Args:
       key: of the initial centres.
@@ -140,7 +149,7 @@ def residual_kmeans(
     for seed in seeds[:-1]:
         means = KMeans(codebook_size, n_init=1, random_state=int(seed) % 2**31)
         with warnings.catch_warnings():
-            # Fewer distinct items than centres leave dead codes, which are reported.
+            # With fewer distinct items than centres, `describe` reports dead codes.
             warnings.simplefilter("ignore", ConvergenceWarning)
             means.fit(residual[some])
         codebooks.append(means.cluster_centers_.astype(np.float32))
@@ -148,10 +157,37 @@ def residual_kmeans(
     return np.stack(codebooks)
 
 
+def restart_dead_codes(
+    random: np.random.Generator, codebooks: Array, latents: Array
+) -> np.ndarray:
+    """Replaces code vectors that no item uses by the residuals of random items.
+
+    Args:
+      random: generator that draws the items.
+      codebooks: float32[l, d_R, D].
+      latents: float32[I, D].
+
+    Returns:
+      float32[l, d_R, D]; code vectors in use are unchanged.
+
+    Example:
+      >>> random, books = np.random.default_rng(0), jnp.array([[[0.0], [50.0]]])
+      >>> restart_dead_codes(random, books, jnp.array([[0.5]])).tolist()
+      [[[0.0], [0.5]]]
+    """
+    levels = jax.jit(quantize)(codebooks, latents)
+    books = np.array(codebooks)
+    for level, codes in enumerate(np.asarray(levels.codes)):
+        dead = np.setdiff1d(np.arange(books.shape[1]), codes)
+        items = random.integers(len(codes), size=len(dead))
+        books[level, dead] = np.asarray(levels.residuals[level])[items]
+    return books
+
+
 def check_codebook_size(codebook_size: int, num_items: int) -> None:
     """Raises InputError if a codebook has more codes than there are items."""
     if codebook_size > num_items:
         raise InputError(
             f"codebook_size={codebook_size} is larger than the catalogue of "
-            f"{num_items} items: use 'rq(codebook_size=...)' of at most {num_items}"
+            f"{num_items} items: use a codebook_size of at most {num_items}"
         )

@@ -1,9 +1,9 @@
-"""RQ-VAE: an autoencoder whose latent is a sum of code vectors, one a codebook.
+"""RQ-VAE: an autoencoder whose latent is a sum of one code vector per codebook.
 
-Lee et al., Autoregressive image generation using residual quantization, CVPR 2022; on
+Lee et al., Autoregressive image generation using residual quantization, CVPR 2022; for
 item text, Rajput et al., Recommender systems with generative retrieval, NeurIPS 2023.
-The gradient passes the quantisation straight through (van den Oord et al., NeurIPS
-2017) or by the rotation trick (Fifty et al., ICLR 2025, arXiv 2410.06424).
+The encoder's gradient is the straight-through estimate (van den Oord et al., NeurIPS
+2017) or that of the rotation trick (Fifty et al., ICLR 2025, arXiv 2410.06424).
 """
 
 import functools
@@ -26,6 +26,7 @@ from fedpeft_jax.features.quantization import (
     describe,
     quantize,
     residual_kmeans,
+    restart_dead_codes,
 )
 
 Gradient: TypeAlias = Literal["rotation", "straight_through"]
@@ -35,7 +36,7 @@ _EPSILON = 1e-12
 
 
 def straight_through(latents: Array, quantized: Array) -> Array:
-    """Returns `quantized`, with the gradient of `latents`, float32[B, D].
+    """Returns `quantized`, float32[B, D], whose gradient goes to `latents` unchanged.
 
     Example:
       >>> jax.grad(lambda z: straight_through(z, jnp.array([3.0])).sum())(jnp.array([1.0]))
@@ -45,16 +46,19 @@ def straight_through(latents: Array, quantized: Array) -> Array:
 
 
 def rotation_trick(latents: Array, quantized: Array) -> Array:
-    r"""Returns `quantized` as the rotated and scaled latent, which gets its gradient.
+    r"""Returns `quantized` as a rotation and scaling of `latents`, for the gradient.
 
-    :math:`\tilde q = \lambda R z` with :math:`\lambda = |q| / |z|` and R the rotation
-    from z to q, both constants of the gradient:
-    :math:`R = I - 2 r r^T + 2 \hat q \hat z^T`, r the normalised sum of the unit
-    vectors.
+    :math:`\tilde q = \lambda R z` with :math:`\lambda = |q| / |z|` and the rotation
+    :math:`R = I - 2 r r^T + 2 \hat q \hat z^T` from z to q, where r is the normalised
+    sum of the unit vectors :math:`\hat z` and :math:`\hat q`. The gradient treats
+    :math:`\lambda` and R as constants.
 
     Args:
       latents: float32[B, D], z.
       quantized: float32[B, D], q.
+
+    Returns:
+      float32[B, D], equal to q up to rounding.
 
     Source:
       Fifty et al., arXiv 2410.06424, section 4.2.
@@ -94,7 +98,7 @@ class RQVAE(nn.Module):
       autoencoder: encoder and decoder.
       num_codebooks: l.
       codebook_size: d_R.
-      gradient: how the encoder's gradient passes the quantisation.
+      gradient: the encoder's gradient, `'straight_through'` or `'rotation'`.
     """
 
     autoencoder: Autoencoder
@@ -112,26 +116,28 @@ class RQVAE(nn.Module):
         latents = self.autoencoder.encode(noisy)
         levels = quantize(self.codebooks, latents)
         residuals = fixed(levels.residuals)
-        # A level moves its own code vectors alone, towards the residual it was given,
-        # and the encoder towards what the levels so far add up to.
+        # The codebook error only moves a level's own code vectors, to its residuals.
+        # The commitment error moves the encoder to the sum of the levels so far.
         codebook = jnp.square(levels.chosen - residuals)
         sums = fixed(jnp.cumsum(levels.chosen, axis=0))
         commitment = jnp.square(latents[None] - sums)
-        passed = {"rotation": rotation_trick, "straight_through": straight_through}
-        output = self.autoencoder.decode(passed[self.gradient](latents, sums[-1]))
+        estimators = {"rotation": rotation_trick, "straight_through": straight_through}
+        output = self.autoencoder.decode(estimators[self.gradient](latents, sums[-1]))
         levelled = (codebook + _COMMITMENT * commitment).mean(axis=-1).sum(axis=0)
         return jnp.square(output - clean).mean(axis=-1) + levelled
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _encode(model: Autoencoder, params: PyTree, data: Array) -> Array:
-    latents: Any = model.apply(params, data, method="encode")
+def _encode(model: Autoencoder, variables: PyTree, data: Array) -> Array:
+    latents: Any = model.apply(variables, data, method="encode")
     return latents
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _explained(model: Autoencoder, params: PyTree, latents: Array, x: Array) -> Array:
-    output: Any = model.apply(params, latents, method="decode")
+def _explained(
+    model: Autoencoder, variables: PyTree, latents: Array, x: Array
+) -> Array:
+    output: Any = model.apply(variables, latents, method="decode")
     return 1.0 - jnp.square(output - x).mean() / jnp.square(x).mean()
 
 
@@ -150,33 +156,34 @@ def pretrain_rqvae(
     noise: float = 1.0,
     progress: Progress | None = None,
 ) -> Quantized:
-    """Trains an RQ-VAE on item encodings and reads the items' codes.
+    """Trains an RQ-VAE on item encodings and returns the items' codes.
 
-    First the autoencoder alone; then residual k-means on its latents gives the
-    codebooks, and all are trained together. Codes that no item uses restart at the
-    residuals of random items, nine times along the way. The codes are read at the end,
-    without noise.
+    The first stage trains the autoencoder alone. Residual k-means on its latents then
+    gives the codebooks, and the second stage trains both together. Up to nine times
+    during the second stage, codes that no item uses restart at the residuals of random
+    items. The returned codes are those of the trained model, without noise.
 
     Args:
       key: a typed random key; same key and inputs, same codes.
       encodings: float[I, F].
       num_codebooks: l.
       codebook_size: d_R, at most I.
-      latent: D.
+      latent: D, width of the latents.
       hidden: widths of the layers between F and D.
       gradient: `'straight_through'` or `'rotation'`.
-      epochs: passes over the items in each of the two stages; None for about 600 steps.
-      batch_size: most items a step.
-      learning_rate: Adam's peak in each stage.
-      noise: standard deviation of the noise on the inputs, as in the autoencoder.
+      epochs: passes over the items in each stage; None for about 600 steps.
+      batch_size: the most items per step.
+      learning_rate: Adam's peak learning rate in each stage.
+      noise: standard deviation of the noise on the inputs, as in
+        `pretrain_autoencoder`.
       progress: called about ten times in the second stage.
 
     Returns:
-      A `Quantized`, its figures with `explained_variance`, that of the encodings by the
-      decoded sums of code vectors.
+      A `Quantized`. Its figures also have `explained_variance`, the share of the
+      encodings' variance that the decoded sums of code vectors explain.
 
     Raises:
-      InputError: for encodings or settings that cannot be used.
+      InputError: if the encodings or an argument cannot be used.
 
     Example:
       >>> encodings = np.random.default_rng(0).normal(size=(64, 2)) @ np.eye(2, 8)
@@ -193,12 +200,12 @@ def pretrain_rqvae(
         )
     first_key, means_key, train_key, restart_key = jax.random.split(key, 4)
     minibatches = Minibatches(epochs, batch_size, learning_rate, noise)
-    autoencoder, params, _ = train_autoencoder(
+    autoencoder, variables, _ = train_autoencoder(
         first_key, data, latent, hidden, minibatches
     )
-    latents = np.asarray(_encode(autoencoder, params, data))
+    latents = np.asarray(_encode(autoencoder, variables, data))
     codebooks = residual_kmeans(means_key, latents, num_codebooks, codebook_size)
-    start = {"autoencoder": params["params"], "codebooks": jnp.asarray(codebooks)}
+    start = {"autoencoder": variables["params"], "codebooks": jnp.asarray(codebooks)}
 
     def restart(variables: PyTree, done: int) -> PyTree:
         inner = variables["params"]
@@ -229,30 +236,3 @@ def pretrain_rqvae(
     explained = float(_explained(autoencoder, weights, jnp.asarray(sums), data))
     figures = {"explained_variance": explained, **result.figures}
     return result._replace(figures=figures)
-
-
-def restart_dead_codes(
-    random: np.random.Generator, codebooks: Array, latents: Array
-) -> np.ndarray:
-    """Moves code vectors that no item uses onto the residuals of random items.
-
-    Args:
-      random: draws the items.
-      codebooks: float32[l, d_R, D].
-      latents: float32[I, D].
-
-    Returns:
-      float32[l, d_R, D]; code vectors in use are unchanged.
-
-    Example:
-      >>> random, books = np.random.default_rng(0), jnp.array([[[0.0], [50.0]]])
-      >>> restart_dead_codes(random, books, jnp.array([[0.5]])).tolist()
-      [[[0.0], [0.5]]]
-    """
-    levels = jax.jit(quantize)(codebooks, latents)
-    books = np.array(codebooks)
-    for level, codes in enumerate(np.asarray(levels.codes)):
-        dead = np.setdiff1d(np.arange(books.shape[1]), codes)
-        items = random.integers(len(codes), size=len(dead))
-        books[level, dead] = np.asarray(levels.residuals[level])[items]
-    return books

@@ -1,7 +1,7 @@
-"""Turns item texts into encodings, or reads encodings that were made elsewhere.
+"""Encodes item texts as vectors, by TF-IDF or by a sentence model.
 
-FedPEFT (arXiv 2512.13734) encodes item attributes with a sentence model. TF-IDF with
-latent semantic analysis (Deerwester et al., 1990) is the default here, because it needs
+FedPEFT (arXiv 2512.13734) encodes item attributes with a sentence model. The default
+here is TF-IDF with latent semantic analysis (Deerwester et al., 1990), because it needs
 neither PyTorch nor a download.
 """
 
@@ -16,18 +16,18 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.features import cache
 
 MAX_TFIDF_FEATURES = 256
-_UNSEEN = 1e-3  # share of a text's unit norm below which the encoding says nothing
+_UNSEEN = 1e-3  # texts have norm 1; one of a smaller norm after the SVD has no encoding
 
 
 class TextFeatures(NamedTuple):
     """Encodings of the items' texts.
 
     Attributes:
-      encodings: float32[I, F]; of length 1 where they come from ``encode_texts``, but
-        for the missing items.
-      missing: bool[I], items without text (or whose words, for TF-IDF, the encoding
-        leaves out); theirs is the mean of the other items' encodings.
-      source: the encoder, or the file that the encodings were read from.
+      encodings: float32[I, F]. Those of ``encode_texts`` have norm 1, except for the
+        missing items.
+      missing: bool[I], items without text, or for TF-IDF also items whose words are not
+        in the encoding. Each of them has the mean of the other items' encodings.
+      source: the encoder, or the file that the encodings come from.
     """
 
     encodings: np.ndarray
@@ -42,23 +42,23 @@ def encode_texts(
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> TextFeatures:
-    """Encodes one text an item, and keeps the result in a cache by content.
+    """Encodes one text per item, and caches the result by its content.
 
     Args:
-      texts: I strings; an empty or blank one is an item without text.
+      texts: I strings; an empty or blank string is an item without text.
       encoder: 'tfidf' for TF-IDF over words and word pairs, reduced to 256 dimensions
-        or as many as the texts have; else a sentence-transformers model, by its name
-        ('owner/model') or local folder.
-      cache_dir: where encodings are kept; None for fedpeft_jax/encodings in the user's
-        cache folder. A folder that cannot be written is a warning in the log.
+        or to as many as the texts have; otherwise a sentence-transformers model, by its
+        name ('owner/model') or its local folder.
+      cache_dir: folder of the cache; None for fedpeft_jax/encodings in the user's cache
+        folder. If it cannot be written, a warning goes to the log.
       seed: of TF-IDF's randomised decomposition; sentence models ignore it.
 
     Returns:
-      A ``TextFeatures``: rows of length 1, and the mean of those rows for the items
+      A ``TextFeatures`` with rows of norm 1, and the mean of these rows for the items
       without text.
 
     Raises:
-      InputError: if no item has text, or the encoder is unknown, not installed or
+      InputError: if no item has text, or if the encoder is unknown, is not installed or
         cannot be loaded.
 
     Example:
@@ -74,7 +74,7 @@ def encode_texts(
     if not has_text.any():
         raise InputError(
             f"none of the {len(texts)} items has text to encode: use a data set with "
-            "item attributes, --text_embeddings=FILE, or --full_init=random"
+            "item attributes, `text_embeddings=FILE.npz`, or `full_init=random`"
         )
     identity: list[object] = [kind, seed] if kind == "tfidf" else [kind, name]
     if kind == "folder":
@@ -108,7 +108,7 @@ def _parse_encoder(encoder: str) -> tuple[str, str]:
     if encoder and folder.is_dir():
         return "folder", str(folder)
     parts = encoder.split("/")
-    # More than one slash, or a leading dot or tilde, can only be meant as a path.
+    # A name with more slashes, or with a leading dot or tilde, is meant as a path.
     if len(parts) == 2 and all(parts) and encoder[0] not in ".~":
         return "model", encoder
     what = "is not a folder" if "/" in encoder else "is unknown"
@@ -120,7 +120,7 @@ def _parse_encoder(encoder: str) -> tuple[str, str]:
 
 
 def _encode_tfidf(texts: list[str], seed: int) -> np.ndarray:
-    """TF-IDF reduced by a truncated SVD; a row of zeros is a text it does not see."""
+    """TF-IDF, reduced by a truncated SVD; a text that it cannot encode is all zeros."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
     from sklearn.utils.extmath import randomized_svd
@@ -136,22 +136,23 @@ def _encode_tfidf(texts: list[str], seed: int) -> np.ndarray:
     except ValueError as error:  # scikit-learn: empty vocabulary
         raise InputError(
             f"the {len(texts)} item texts hold no words (the first is {texts[0]!r}): "
-            "check the text columns, or use --full_init=random"
+            "check the text columns, or use `full_init=random`"
         ) from error
     if min(weights.shape) > MAX_TFIDF_FEATURES:
-        # Where dimensions are scarce, none goes to the terms of a single item: they are
-        # most of the vocabulary and say nothing about likeness. Only items that would
-        # be left without any term keep theirs.
+        # Leave out the terms of a single item: they are most of the vocabulary, would
+        # take many of the dimensions, and relate no two items. An item that would lose
+        # all of its terms keeps them.
         shared = np.diff(weights.indptr) > 1
         lonely = np.diff(weights[:, shared].tocsr().indptr) == 0
         own = np.diff(weights.tocsr()[lonely].tocsc().indptr) > 0
         weights = weights[:, shared | own]
     weights = normalize(weights.tocsr())
     rank = min(MAX_TFIDF_FEATURES, *weights.shape)
-    # This is what scikit-learn's TruncatedSVD computes, which fails for a single term.
+    # As scikit-learn's TruncatedSVD, which fails if there is only one term.
     left, scales, _ = randomized_svd(weights, rank, n_iter=5, random_state=seed)
     rows: np.ndarray = left * scales
-    # A text outside the kept dimensions would otherwise be rounding blown up to 1.
+    # Otherwise the rounding errors of a text outside the kept dimensions would be
+    # scaled to norm 1.
     rows[np.linalg.norm(rows, axis=1) < _UNSEEN] = 0.0
     return rows
 
@@ -162,21 +163,21 @@ def _encode_sentences(texts: list[str], name: str) -> np.ndarray:
     except ImportError as error:
         raise InputError(
             f"text encoder {name!r} needs the package sentence-transformers: run "
-            "pip install 'fedpeft_jax[text]', or pass --text_encoder=tfidf"
+            "pip install 'fedpeft_jax[text]', or use `text_encoder=tfidf`"
         ) from error
     try:
         model = SentenceTransformer(name)
-    except Exception as error:  # a missing file, no network, a broken model: all alike
+    except Exception as error:  # a missing file, no network, or a broken model
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
             f"text encoder {name!r} cannot be loaded ({reason}): pass a local folder "
-            "with the model, or --text_encoder=tfidf"
+            "with the model, or use `text_encoder=tfidf`"
         ) from error
     rows = model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
     encodings = np.asarray(rows, np.float64)
     if not np.isfinite(encodings).all():
         raise InputError(
-            f"text encoder {name!r} gave NaN or infinite values: pass another model, "
-            "or --text_encoder=tfidf"
+            f"text encoder {name!r} returned NaN or infinite values: use another "
+            "model, or `text_encoder=tfidf`"
         )
     return encodings

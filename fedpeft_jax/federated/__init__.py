@@ -1,28 +1,67 @@
-"""The federated engine: one client, aggregation, cohorts, and rounds of them all."""
+"""The federated engine: one client, pipelines, aggregation, and rounds of them all."""
 
 from fedpeft_jax.federated.aggregators import (
     AGGREGATORS,
     Aggregator,
-    ClientUpdate,
-    Statistics,
+    with_server_optimizer,
 )
+from fedpeft_jax.federated.algorithm import Algorithm, RoundReport, RoundState
 from fedpeft_jax.federated.client import LocalTraining, train_client
-from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
-from fedpeft_jax.federated.round import RoundState, make_run_rounds
+from fedpeft_jax.federated.cohorts import Cohorts, Tiles, make_tiles, plan_cohorts
+from fedpeft_jax.federated.losses import LOSSES
+from fedpeft_jax.federated.optimizers import OPTIMIZERS, by_role
+from fedpeft_jax.federated.pipelines import (
+    DOWNLOADS,
+    UPLOADS,
+    Download,
+    Upload,
+    chain_downloads,
+    chain_uploads,
+)
+from fedpeft_jax.federated.published_sampler import published_negatives
+from fedpeft_jax.federated.release import Cohort, Release
+from fedpeft_jax.federated.round import make_run_rounds
+from fedpeft_jax.federated.sampler import (
+    ClientData,
+    ClientStore,
+    Sampler,
+    fresh_negatives,
+)
 from fedpeft_jax.federated.state import (
     init_private,
     init_server,
     keep_surviving,
     make_state,
 )
+from fedpeft_jax.federated.updates import ClientUpdate, Sum, Sums
 
 __all__ = [
     "AGGREGATORS",
+    "DOWNLOADS",
+    "LOSSES",
+    "OPTIMIZERS",
+    "UPLOADS",
     "Aggregator",
+    "Algorithm",
+    "ClientData",
+    "ClientStore",
     "ClientUpdate",
+    "Cohort",
+    "Cohorts",
+    "Download",
     "LocalTraining",
+    "Release",
+    "RoundReport",
     "RoundState",
-    "Statistics",
+    "Sampler",
+    "Sum",
+    "Sums",
+    "Tiles",
+    "Upload",
+    "by_role",
+    "chain_downloads",
+    "chain_uploads",
+    "fresh_negatives",
     "init_private",
     "init_server",
     "keep_surviving",
@@ -30,5 +69,7 @@ __all__ = [
     "make_state",
     "make_tiles",
     "plan_cohorts",
+    "published_negatives",
     "train_client",
+    "with_server_optimizer",
 ]

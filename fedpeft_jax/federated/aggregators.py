@@ -1,9 +1,8 @@
 """Aggregators: pure functions that combine the cohort's updates on the server.
 
-An aggregator maps one client's update to statistics that simply add up, over clients,
-length buckets, chunks and devices, and applies the sums once a round. The engine does
-the adding; per-item statistics are added by item id, so an aggregator never handles
-ids.
+An aggregator maps one client's update to sums, which the engine adds over clients,
+length buckets, tiles and devices, and it turns the total into a step once per round.
+The engine adds rows by item id, so an aggregator never handles ids.
 """
 
 from collections.abc import Callable
@@ -15,92 +14,66 @@ import optax
 
 from fedpeft_jax.core.roles import ROWS, SHARED
 from fedpeft_jax.core.typing import Array, Key, PyTree
-
-
-class ClientUpdate(NamedTuple):
-    """All that leaves a client.
-
-    Attributes:
-      shared: after - before of the shared parameters.
-      rows: after - before of the gathered rows, arrays [K, ...].
-      item_ids: int32[K], which items the rows are; `num_items` on padding.
-      weight: float32[], the number of the client's positives; 0 for an empty place.
-    """
-
-    shared: PyTree
-    rows: PyTree
-    item_ids: Array
-    weight: Array
-
-
-class Statistics(NamedTuple):
-    """Sums over clients.
-
-    Attributes:
-      dense: any tree, added as it is.
-      rows: any tree; from `map`, arrays [K, ...], one value for each gathered row; to
-        `apply`, arrays [I, ...], added up by item.
-    """
-
-    dense: PyTree
-    rows: PyTree
+from fedpeft_jax.federated.updates import ClientUpdate, Sum, Sums
 
 
 class Aggregator(NamedTuple):
     """How the server combines updates.
 
     Attributes:
-      init: `(params) -> state`, with `params = {'params': ..., 'rows': ...}`.
-      map: `(ClientUpdate of one client) -> Statistics`.
-      apply: `(Statistics, state, params, key) -> (update, state)`; the server adds the
-        update, a tree like `params`, to its parameters.
+      init: `(server) -> state`, where `server` holds the server's variables
+        `{'params': ..., 'rows': ...}`.
+      map: `(ClientUpdate of one client, key) -> Sums`. The key is the client's own.
+      apply: `(Sums, state, server, key) -> (step, state)`. The server adds the step, a
+        tree like `server`, to its variables.
     """
 
     init: Callable[[PyTree], Any]
-    map: Callable[[ClientUpdate], Statistics]
-    apply: Callable[[Statistics, Any, PyTree, Key], tuple[PyTree, Any]]
-
-
-def _scale(tree: PyTree, factor: Array) -> PyTree:
-    return jax.tree.map(lambda x: x * factor, tree)
+    map: Callable[[ClientUpdate, Key], Sums]
+    apply: Callable[[Sums, Any, PyTree, Key], tuple[PyTree, Any]]
 
 
 def mean() -> Aggregator:
-    r"""The data-size-weighted mean of the cohort's updates.
+    r"""The weighted mean of the cohort's updates.
 
     .. math:: \Delta = \sum_c w_c \Delta_c / \sum_c w_c
 
-    An item that a client did not touch counts as an update of zero.
+    An item that a client did not touch counts as an update of zero. Without any weight
+    the step is zero.
 
     Source:
       McMahan et al., Communication-efficient learning of deep networks from
       decentralized data, AISTATS 2017, algorithm 1.
 
     Example:
-      >>> update = ClientUpdate(jnp.ones(2), {}, jnp.zeros(0, int), jnp.float32(3))
-      >>> mean().map(update).dense["shared"].tolist()
-      [3.0, 3.0]
+      >>> update = ClientUpdate(
+      ...     jnp.ones(2), {}, jnp.zeros(0, int), jnp.float32(0.5), jnp.float32(0.7)
+      ... )
+      >>> aggregator, key = mean(), jax.random.key(0)
+      >>> step, _ = aggregator.apply(aggregator.map(update, key), (), {}, key)
+      >>> step["params"].tolist()
+      [1.0, 1.0]
     """
 
-    def map_update(update: ClientUpdate) -> Statistics:
-        dense = {
-            "shared": _scale(update.shared, update.weight),
-            "weight": update.weight,
-        }
-        return Statistics(dense, {"sum": _scale(update.rows, update.weight)})
+    def map_update(update: ClientUpdate, key: Key) -> Sums:
+        del key
+        return Sums(
+            shared=Sum(_scale(update.shared, update.weight), update.weight),
+            rows=Sum(_scale(update.rows, update.weight), None),
+            loss=Sum(update.weight * update.loss, update.weight),
+        )
 
-    def apply(
-        statistics: Statistics, state: Any, params: PyTree, key: Key
-    ) -> tuple[PyTree, Any]:
-        del params, key
-        factor = 1.0 / jnp.maximum(statistics.dense["weight"], 1.0)
-        update = {
-            SHARED: _scale(statistics.dense["shared"], factor),
-            ROWS: _scale(statistics.rows["sum"], factor),
+    def apply(sums: Sums, state: Any, server: PyTree, key: Key) -> tuple[PyTree, Any]:
+        del server, key
+        assert sums.shared.weight is not None
+        factor = reciprocal(sums.shared.weight)
+        step = {
+            SHARED: _scale(sums.shared.value, factor),
+            ROWS: _scale(sums.rows.value, factor),
         }
-        return update, state
+        return step, state
 
-    return Aggregator(lambda params: (), map_update, apply)
+    return Aggregator(lambda server: (), map_update, apply)
 
 
 def row_mean() -> Aggregator:
@@ -109,30 +82,30 @@ def row_mean() -> Aggregator:
     .. math:: \Delta(i) = \sum_{c \ni i} w_c \Delta_c(i) / \sum_{c \ni i} w_c
 
     Shared parameters are combined as in `mean`. A row that few clients touch then moves
-    as far as a popular one; a row that nobody touched stays.
+    as far as a popular one, and a row that nobody touched does not move.
 
     Example:
-      >>> update = ClientUpdate({}, jnp.ones((1, 2)), jnp.array([7]), jnp.float32(3))
-      >>> row_mean().map(update).rows["weight"].tolist()
+      >>> update = ClientUpdate(
+      ...     {}, jnp.ones((1, 2)), jnp.array([7]), jnp.float32(3), jnp.float32(0.7)
+      ... )
+      >>> row_mean().map(update, jax.random.key(0)).rows.weight.tolist()
       [3.0]
     """
     plain = mean()
 
-    def map_update(update: ClientUpdate) -> Statistics:
-        dense, rows = plain.map(update)
+    def map_update(update: ClientUpdate, key: Key) -> Sums:
+        sums = plain.map(update, key)
         weight = jnp.broadcast_to(update.weight, update.item_ids.shape)
-        return Statistics(dense, {**rows, "weight": weight})
+        return sums._replace(rows=sums.rows._replace(weight=weight))
 
-    def apply(
-        statistics: Statistics, state: Any, params: PyTree, key: Key
-    ) -> tuple[PyTree, Any]:
-        update, state = plain.apply(statistics, state, params, key)
-        weight = jnp.maximum(statistics.rows["weight"], 1.0)
+    def apply(sums: Sums, state: Any, server: PyTree, key: Key) -> tuple[PyTree, Any]:
+        step, state = plain.apply(sums, state, server, key)
+        assert sums.rows.weight is not None
+        weight = jnp.where(sums.rows.weight > 0, sums.rows.weight, 1.0)
         rows = jax.tree.map(
-            lambda x: x / weight.reshape((-1,) + (1,) * (x.ndim - 1)),
-            statistics.rows["sum"],
+            lambda x: x / weight.reshape((-1,) + (1,) * (x.ndim - 1)), sums.rows.value
         )
-        return {**update, ROWS: rows}, state
+        return {**step, ROWS: rows}, state
 
     return Aggregator(plain.init, map_update, apply)
 
@@ -140,9 +113,9 @@ def row_mean() -> Aggregator:
 def with_server_optimizer(
     aggregator: Aggregator, optimizer: optax.GradientTransformation
 ) -> Aggregator:
-    """Returns an aggregator whose update an optax optimizer turns into the server step.
+    """Returns an aggregator whose aggregate an optax optimizer turns into the step.
 
-    The optimizer sees minus the aggregate as its gradient (`sgd(1.0)` adds the
+    The optimizer receives minus the aggregate as its gradient (`sgd(1.0)` adds the
     aggregate itself). With momentum, rows that no client touched may move.
 
     Source:
@@ -150,26 +123,39 @@ def with_server_optimizer(
 
     Example:
       >>> doubled = with_server_optimizer(mean(), optax.sgd(2.0))
-      >>> params = {"params": jnp.zeros(2), "rows": {}}
-      >>> update = ClientUpdate(jnp.ones(2), {}, jnp.zeros(0, int), jnp.float32(3))
-      >>> state = doubled.init(params)
-      >>> step, _ = doubled.apply(doubled.map(update), state, params, jax.random.key(0))
-      >>> step["params"].tolist()
+      >>> server, key = {"params": jnp.zeros(2), "rows": {}}, jax.random.key(0)
+      >>> update = ClientUpdate(
+      ...     jnp.ones(2), {}, jnp.zeros(0, int), jnp.float32(3), jnp.float32(0.7)
+      ... )
+      >>> sums, state = doubled.map(update, key), doubled.init(server)
+      >>> doubled.apply(sums, state, server, key)[0]["params"].tolist()
       [2.0, 2.0]
     """
 
-    def init(params: PyTree) -> Any:
-        return aggregator.init(params), optimizer.init(params)
+    def init(server: PyTree) -> Any:
+        return aggregator.init(server), optimizer.init(server)
 
-    def apply(
-        statistics: Statistics, state: Any, params: PyTree, key: Key
-    ) -> tuple[PyTree, Any]:
-        aggregate, inner = aggregator.apply(statistics, state[0], params, key)
+    def apply(sums: Sums, state: Any, server: PyTree, key: Key) -> tuple[PyTree, Any]:
+        aggregate, inner = aggregator.apply(sums, state[0], server, key)
         gradient = jax.tree.map(jnp.negative, aggregate)
-        step, outer = optimizer.update(gradient, state[1], params)
+        step, outer = optimizer.update(gradient, state[1], server)
         return step, (inner, outer)
 
     return Aggregator(init, aggregator.map, apply)
+
+
+def reciprocal(weight: Array) -> Array:
+    """Returns `1 / weight`, and zero where there is no weight.
+
+    Example:
+      >>> reciprocal(jnp.array([0.5, 0.0])).tolist()
+      [2.0, 0.0]
+    """
+    return jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
+
+
+def _scale(tree: PyTree, factor: Array) -> PyTree:
+    return jax.tree.map(lambda x: x * factor, tree)
 
 
 AGGREGATORS: dict[str, Callable[..., Aggregator]] = {"mean": mean, "row_mean": row_mean}

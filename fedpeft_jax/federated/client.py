@@ -1,6 +1,5 @@
-"""One client's participation in one round. Nothing here knows of a second client."""
+"""One client's local training in one round. Nothing here knows of a second client."""
 
-import enum
 from typing import Any, NamedTuple
 
 import jax
@@ -8,21 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from fedpeft_jax.backbones.base import Backbone
+from fedpeft_jax.core.keys import ClientPurpose, purpose_key
 from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.core.typing import Array, Key, PyTree
-from fedpeft_jax.federated.aggregators import ClientUpdate
 from fedpeft_jax.federated.losses import Loss
-from fedpeft_jax.federated.sampler import ClientData, pair_scores
+from fedpeft_jax.federated.sampler import ClientData, Sampler
+from fedpeft_jax.federated.updates import ClientUpdate
 
 _LARGE_DENSE = 8192  # parameters; codebooks and hash tables are above, LoRA's B below
-
-
-class Purpose(enum.IntEnum):
-    """What a client's key of a round is folded with, so that no two uses share bits."""
-
-    NEGATIVES = 0
-    SHUFFLE = 1
-    DROPOUT = 2
 
 
 class LocalTraining(NamedTuple):
@@ -32,25 +24,22 @@ class LocalTraining(NamedTuple):
       model: the recommender.
       loss: a mean over the client's valid pairs.
       optimizer: an optax optimizer, started afresh for every participation.
-      num_items: I.
-      num_negatives: M, negatives a positive.
+      sampler: which pairs the client trains on.
       local_epochs: passes over the client's pairs.
       local_batch_size: pairs in a local step; 0 means all of them at once.
       proximal: the weight of FedProx's proximal term; 0 leaves it out.
-      num_slots: negatives are drawn from the first so many items; 0 for all.
-      fixed_negatives: whether a client draws them once, and not in every round.
+      uniform_weights: whether every client has weight 1, and not its number of
+        positives.
     """
 
     model: Backbone
     loss: Loss
     optimizer: optax.GradientTransformation
-    num_items: int
-    num_negatives: int = 1
+    sampler: Sampler
     local_epochs: int = 2
     local_batch_size: int = 0
     proximal: float = 0.0
-    num_slots: int = 0
-    fixed_negatives: bool = False
+    uniform_weights: bool = False
 
 
 class Batch(NamedTuple):
@@ -62,52 +51,51 @@ class Batch(NamedTuple):
 
 def train_client(
     training: LocalTraining,
-    uploaded: PyTree,
+    received: PyTree,
     private: PyTree,
     frozen: PyTree,
     data: ClientData,
     key: Key,
-) -> tuple[ClientUpdate, PyTree, Array]:
-    """Trains one client from the server's parameters.
+) -> tuple[ClientUpdate, PyTree]:
+    """Trains one client from the server's variables.
 
     Args:
-      training: how.
-      uploaded: `{'params': ..., 'rows': ...}`, the shared parameters and the gathered
-        rows [K, ...] as the server sent them.
+      training: how the client trains.
+      received: `{'params': ..., 'rows': ...}`, the shared parameters and the gathered
+        rows [K, ...] as the client received them.
       private: the client's own parameters.
       frozen: the gathered rows [K, ...] of the frozen tables.
       data: the client's pairs.
       key: the client's key of this round.
 
     Returns:
-      The update that leaves the client, its new private parameters, and the training
-      loss float32[] averaged over the local steps.
+      The update that leaves the client, and its new private parameters.
     """
-    before = {**uploaded, PRIVATE: private}
+    before = {**received, PRIVATE: private}
     states = tuple(
         training.optimizer.init({role: before[role] for role in group})
         for group in training.model.local_schedule
     )
 
     def step(carry: PyTree, batch: Batch | None, step_key: Key) -> tuple[PyTree, Array]:
-        params, states = carry
+        trained, states = carry
         moved, losses = [], []
         for group, state in zip(training.model.local_schedule, states, strict=True):
-            part = {role: params[role] for role in group}
+            part = {role: trained[role] for role in group}
 
-            def objective(part: PyTree, params: PyTree = params) -> Array:
-                variables = {**params, **part, FROZEN: frozen}
+            def objective(part: PyTree, trained: PyTree = trained) -> Array:
+                variables = {**trained, **part, FROZEN: frozen}
                 loss = _loss(training, variables, data, batch, step_key)
                 if training.proximal:
-                    loss += _proximal(training.proximal, variables, uploaded)
+                    loss += _proximal(training.proximal, variables, received)
                 return loss
 
             loss, gradient = jax.value_and_grad(objective)(part)
             change, state = training.optimizer.update(gradient, state, part)
-            params = {**params, **optax.apply_updates(part, change)}
+            trained = {**trained, **optax.apply_updates(part, change)}
             moved.append(state)
             losses.append(loss)
-        new = (params, tuple(moved))
+        new = (trained, tuple(moved))
         if batch is not None:
             # All padding: nothing may move, and that includes Adam's moments.
             alive = jnp.any(batch.mask)
@@ -115,11 +103,11 @@ def train_client(
         return new, losses[0]
 
     def epoch(carry: PyTree, index: Array) -> tuple[PyTree, Array]:
-        dropout = jax.random.fold_in(jax.random.fold_in(key, Purpose.DROPOUT), index)
+        dropout = jax.random.fold_in(purpose_key(key, ClientPurpose.DROPOUT), index)
         if not training.local_batch_size:
             return step(carry, None, dropout)
-        shuffle = jax.random.fold_in(jax.random.fold_in(key, Purpose.SHUFFLE), index)
-        batches = _shuffle(shuffle, data.mask, training.local_batch_size)
+        shuffle = jax.random.fold_in(purpose_key(key, ClientPurpose.SHUFFLE), index)
+        batches = make_batches(shuffle, data.mask, training.local_batch_size)
         steps = jnp.arange(batches.mask.shape[0])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout, steps)
         carry, losses = jax.lax.scan(lambda c, x: step(c, *x), carry, (batches, keys))
@@ -142,8 +130,12 @@ def train_client(
     )
     change = jax.tree.map(jnp.subtract, after, before)
     weight = jnp.sum(data.mask).astype(jnp.float32)
-    update = ClientUpdate(change[SHARED], change[ROWS], data.item_ids, weight)
-    return update, after[PRIVATE], jnp.mean(losses)
+    if training.uniform_weights:
+        weight = jnp.minimum(weight, 1.0)  # an empty place keeps its 0
+    update = ClientUpdate(
+        change[SHARED], change[ROWS], data.item_ids, weight, jnp.mean(losses)
+    )
+    return update, after[PRIVATE]
 
 
 def _loss(
@@ -166,32 +158,36 @@ def _loss(
 
     if batch is None:
         # Every gathered row is scored once, however many pairs it is part of.
-        pairs = pair_scores(
-            score(None),
-            data,
-            num_items=training.num_items,
-            num_slots=training.num_slots,
-        )
+        pairs = training.sampler.pair_scores(score(None), data)
         return training.loss(*pairs, data.mask)
     positives, negatives = data.positives[batch.pairs], data.negatives[batch.pairs]
     scores = score(jnp.concatenate([positives[:, None], negatives], axis=1))
     return training.loss(scores[:, 0], scores[:, 1:], batch.mask)
 
 
-def _proximal(weight: float, variables: PyTree, sent: PyTree) -> Array:
+def _proximal(weight: float, variables: PyTree, received: PyTree) -> Array:
     r"""FedProx's :math:`\frac{\mu}{2} |w - w^t|^2` over what the client will upload.
 
-    Rows that it did not gather are where the server sent them, and private parameters
-    have no such place (Li et al., Federated optimization in heterogeneous networks,
-    MLSys 2020, equation 2).
+    Rows that the client did not gather do not move, and private parameters have no
+    counterpart on the server (Li et al., Federated optimization in heterogeneous
+    networks, MLSys 2020, equation 2).
     """
-    moved = {role: variables[role] for role in sent}
-    apart = jax.tree.map(lambda w, s: jnp.sum(jnp.square(w - s)), moved, sent)
+    moved = {role: variables[role] for role in received}
+    apart = jax.tree.map(lambda w, s: jnp.sum(jnp.square(w - s)), moved, received)
     return 0.5 * weight * jax.tree.reduce(jnp.add, apart, jnp.float32(0))
 
 
-def _shuffle(key: Key, mask: Array, batch_size: int) -> Batch:
-    """Splits the valid pairs into random batches; padding fills the last ones."""
+def make_batches(key: Key, mask: Array, batch_size: int) -> Batch:
+    """Splits the valid pairs into random batches; padding fills the last ones.
+
+    Args:
+      key: of the epoch.
+      mask: bool[N], False on padding.
+      batch_size: b, pairs in a batch.
+
+    Returns:
+      Indices int32[ceil(N / b), b] and their mask.
+    """
     size = mask.shape[0]
     # Padding sorts last whatever its draw, so the order does not depend on its length.
     order = jnp.argsort(jnp.where(mask, jax.random.uniform(key, (size,)), 2.0))

@@ -75,7 +75,7 @@ def check_cohort_size(size: int, num_clients: int) -> None:
     if not 1 <= size <= num_clients:
         raise InputError(
             f"a cohort of {size} cannot be drawn from {num_clients} clients: "
-            f"set --cohort_size between 1 and {num_clients}"
+            f"set `cohort_size` between 1 and {num_clients}"
         )
 
 

@@ -1,13 +1,13 @@
-"""Training negatives: drawn in-graph, unseen and distinct without sort or table.
+"""Training negatives: drawn in a compiled round, unseen and distinct without a sort.
 
-A client with the sorted training items `p_0 < p_1 < ...` has `R = I - count` unseen
-items, and `r + #{k: p_k - k <= r}` is the r-th of them. Drawing `n` distinct ranks is
-cheap when each comes from a stratum of its own: `0..R-1` is cut into `n` runs of nearly
-equal width, one rank is drawn from each, and all are rotated by one uniform offset, so
-that every single draw is exactly uniform over the unseen items.
+A client with the sorted items `p_0 < p_1 < ...`, of which none may be drawn, has
+`R = I - count` unseen items, and `r + #{k: p_k - k <= r}` is the r-th of them. Drawing
+`n` distinct ranks is cheap when each comes from a stratum of its own: `0..R-1` is cut
+into `n` runs of nearly equal width, one rank is drawn from each, and all are rotated by
+one uniform offset, so that every single draw is exactly uniform over the unseen items.
 
 With more pairs than unseen items every unseen item is drawn, and pair `j` takes draw
-`j mod R`: repeats share one row, and the row is known without looking for it.
+`j mod R`: repeats share one row, and the row is known without a search.
 """
 
 from typing import NamedTuple
@@ -33,48 +33,48 @@ class Negatives(NamedTuple):
 
 def draw_negatives(
     key: Key,
-    positives: Array,
     count: Array,
+    seen: Array,
+    num_seen: Array,
     *,
+    capacity: int,
     num_items: int,
     num_negatives: int = 1,
-    excluded: Array | None = None,
-    num_slots: int = 0,
+    pool: int | None = None,
 ) -> Negatives:
-    """Draws negatives uniformly from the catalogue outside a client's training items.
+    """Draws negatives uniformly from the items that a client has not seen.
 
     The draws depend on the key and the client's items, not on the padding.
 
     Args:
       key: the client's key for this purpose and round.
-      positives: int32[N], its training items, ascending, `num_items` on padding.
-      count: int32[], how many of them are real; at least one item must be unseen.
+      count: int32[], the client's number of positives.
+      seen: int32[X], the items that are never drawn, ascending; behind the first
+        `num_seen` of them may be anything.
+      num_seen: int32[], how many of them are in the pool; at least one item of the pool
+        must be unseen.
+      capacity: N, the positives that the client has room for.
       num_items: I.
-      num_negatives: M, negatives a positive.
-      excluded: int32[X], what is drawn outside of, in place of the positives;
-        ascending, `num_items` on padding.
-      num_slots: draw from the first so many items, 0 for all.
+      num_negatives: M, negatives per positive.
+      pool: negatives are drawn from the first so many items; None for all.
 
     Returns:
       The distinct items and each pair's slot among them.
 
     Example:
-      >>> positives = jnp.array([1, 2, 5, 6, 6])  # one place of padding
+      >>> seen = jnp.array([1, 2, 5, 6, 6])  # four items and one place of padding
       >>> draws = draw_negatives(
-      ...     jax.random.key(0), positives, jnp.int32(4), num_items=6
+      ...     jax.random.key(0), jnp.int32(4), seen, jnp.int32(4),
+      ...     capacity=5, num_items=6,
       ... )
       >>> sorted(draws.item_ids.tolist())  # two unseen items for four pairs
       [0, 3, 6, 6, 6]
       >>> draws.slots[:, 0].tolist()
       [0, 1, 0, 1, 0]
     """
-    width = positives.shape[0] * num_negatives
+    width = capacity * num_negatives
     num_pairs = jnp.maximum(count * num_negatives, 1)
-    pool, seen, num_seen = num_slots or num_items, positives, count
-    if excluded is not None or num_slots:
-        seen = positives if excluded is None else excluded
-        num_seen = jnp.sum(seen < pool, dtype=jnp.int32)
-    num_unseen = jnp.maximum(pool - num_seen, 1)
+    num_unseen = jnp.maximum((pool or num_items) - num_seen, 1)
 
     # Truncating `lax.div` and `lax.rem`: the floors of `//` and `%` cost compile time.
     pair = jnp.arange(width, dtype=jnp.int32)

@@ -1,75 +1,34 @@
 """One federated round, and many of them in one dispatch.
 
-Read `_round` from top to bottom: the server sends its parameters, every client of the
-cohort trains on its own data, updates add up, the server takes one step. Clients are
-vectorised here and nowhere else.
+Read `_round` from top to bottom: the server sends its variables, every client of the
+cohort trains on its own data and sends its update, the updates add up, the sums are
+released, and the server takes one step. Clients are vectorised here and nowhere else.
 """
-
-import enum
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from fedpeft_jax.core.keys import ClientPurpose, ServerPurpose, client_key, purpose_key
 from fedpeft_jax.core.roles import ROWS, SHARED, gather_rows, scatter_add_rows
-from fedpeft_jax.core.typing import Array, Key, PyTree
-from fedpeft_jax.federated.aggregators import Aggregator, ClientUpdate, Statistics
-from fedpeft_jax.federated.client import LocalTraining, Purpose, train_client
+from fedpeft_jax.core.typing import Array, PyTree
+from fedpeft_jax.federated.algorithm import (
+    Algorithm,
+    RoundReport,
+    RoundState,
+    figure_names,
+)
+from fedpeft_jax.federated.client import train_client
 from fedpeft_jax.federated.cohorts import Tiles
-from fedpeft_jax.federated.sampler import ClientStore, make_client_data, read_history
+from fedpeft_jax.federated.release import Cohort, merge_figures
+from fedpeft_jax.federated.sampler import ClientStore
+from fedpeft_jax.federated.updates import Sum, Sums
 
 
-class ServerPurpose(enum.IntEnum):
-    """What the server's key of a round is folded with, apart from client ids."""
-
-    AGGREGATE = 0x7FFFFFFF
-
-
-_NO_ROUND = 0x7FFFFFFF  # in place of the round, for what is drawn once
-
-
-class RoundState(NamedTuple):
-    """Everything that a round changes, as one pytree.
-
-    Attributes:
-      shared: the shared parameters.
-      rows: the trained per-item tables [I, ...].
-      private: every client's private parameters [U, ...].
-      aggregator: the aggregator's and the server optimizer's state.
-      round: int32[], index of the next round.
-      key: the run's key.
-    """
-
-    shared: PyTree
-    rows: PyTree
-    private: PyTree
-    aggregator: Any
-    round: Array
-    key: Key
-
-
-class RoundReport(NamedTuple):
-    """What a chunk of rounds tells.
-
-    Attributes:
-      losses: float32[T], each round's training loss, the mean over the cohort's clients
-        by weight; zero for rounds that did not run.
-      finite: bool[], False if the last round that ran gave a non-finite update. That
-        update was not applied: the state is the one before it.
-    """
-
-    losses: Array
-    finite: Array
-
-
-def make_run_rounds(
-    training: LocalTraining, aggregator: Aggregator, tiles: Tiles
-) -> jax.stages.Wrapped:
+def make_run_rounds(algorithm: Algorithm, tiles: Tiles) -> jax.stages.Wrapped:
     """Compiles rounds into one function, to be called chunk by chunk.
 
     Args:
-      training: how a client trains.
-      aggregator: how the server combines updates.
+      algorithm: what happens in a round.
       tiles: the shapes that cohorts train in.
 
     Returns:
@@ -94,15 +53,22 @@ def make_run_rounds(
             carry: tuple[Array, RoundState, RoundReport],
         ) -> tuple[Array, RoundState, RoundReport]:
             t, state, report = carry
-            state, loss, finite = _round(
-                training, aggregator, tiles, state, frozen, store, client_ids[t],
-                num_tiles[t],
-            )  # fmt: skip
-            losses = report.losses.at[t].set(loss)
-            return t + 1, state, RoundReport(losses, finite)
+            state, loss, figures, finite = _round(
+                algorithm, tiles, state, frozen, store, client_ids[t], num_tiles[t]
+            )
+            put = lambda all_, new: all_.at[t].set(new)  # noqa: E731
+            losses = put(report.losses, loss)
+            figures = jax.tree.map(put, report.figures, figures)
+            return t + 1, state, RoundReport(losses, figures, finite)
 
-        report = RoundReport(jnp.zeros(client_ids.shape[0]), jnp.bool_(True))
-        num_rounds = jnp.minimum(num_rounds, client_ids.shape[0])
+        length = client_ids.shape[0]
+        names = figure_names(algorithm, state)
+        report = RoundReport(
+            losses=jnp.zeros(length),
+            figures={name: jnp.zeros(length) for name in names},
+            finite=jnp.bool_(True),
+        )
+        num_rounds = jnp.minimum(num_rounds, length)
         start = (jnp.zeros_like(num_rounds), state, report)
         _, state, report = jax.lax.while_loop(go_on, body, start)
         return state, report
@@ -111,60 +77,80 @@ def make_run_rounds(
 
 
 def _round(
-    training: LocalTraining,
-    aggregator: Aggregator,
+    algorithm: Algorithm,
     tiles: Tiles,
     state: RoundState,
     frozen: PyTree,
     store: ClientStore,
     client_ids: Array,
     num_tiles: Array,
-) -> tuple[RoundState, Array, Array]:
-    params = {SHARED: state.shared, ROWS: state.rows}
+) -> tuple[RoundState, Array, dict[str, Array], Array]:
+    training, aggregator, upload, download, release = algorithm
+    sampler, cohort_size = training.sampler, client_ids.shape[0]
     round_key = jax.random.fold_in(state.key, state.round)
-    draw_key = round_key
-    if training.fixed_negatives:
-        draw_key = jax.random.fold_in(state.key, _NO_ROUND)
-    cohort_size = client_ids.shape[0]
 
-    def train(client_id: Array, capacity: int) -> tuple[ClientUpdate, PyTree, Array]:
-        """One client, from the server's parameters to its update."""
-        key = jax.random.fold_in(round_key, client_id)
-        draws = jax.random.fold_in(draw_key, client_id)
-        data = make_client_data(
-            jax.random.fold_in(draws, Purpose.NEGATIVES),
-            read_history(
-                store, client_id, capacity=capacity, num_items=training.num_items
-            ),
-            num_items=training.num_items,
-            num_negatives=training.num_negatives,
-            num_slots=training.num_slots,
+    # The server sends its variables, the same to every client.
+    server = {SHARED: state.shared, ROWS: state.rows}
+    download_key = purpose_key(round_key, ServerPurpose.DOWNLOAD)
+    received = download.decode(download.encode(server, download_key))
+
+    def participate(client_id: Array, capacity: int) -> tuple[PyTree, PyTree, PyTree]:
+        """One client, from what it receives to what it sends, keeps and reports."""
+        key = client_key(state.key, state.round, client_id)
+        data = sampler.draw(state.key, state.round, client_id, store, capacity)
+        update, private = train_client(
+            training,
+            {**received, ROWS: gather_rows(received[ROWS], data.item_ids)},
+            gather_rows(state.private, client_id),
+            gather_rows(frozen, data.item_ids),
+            data,
+            key,
         )
-        sent = {SHARED: state.shared, ROWS: gather_rows(state.rows, data.item_ids)}
-        own = gather_rows(state.private, client_id)
-        rows = gather_rows(frozen, data.item_ids)
-        return train_client(training, sent, own, rows, data, key)
+        memory = gather_rows(state.upload, client_id)
+        upload_key = purpose_key(key, ClientPurpose.UPLOAD)
+        payload, memory, figures = upload.encode(update, memory, upload_key)
+        return payload, (private, memory), figures
+
+    def contribute(client_id: Array, payload: PyTree) -> Sums:
+        """What one client's payload adds to the sums on the server."""
+        key = client_key(state.key, state.round, client_id)
+        update = upload.decode(payload)
+        return aggregator.map(update, purpose_key(key, ClientPurpose.AGGREGATE))
 
     def train_tile(carry: PyTree, first: Array, size: int, capacity: int) -> PyTree:
         """The next `size` clients at once; places beyond the cohort stay empty."""
-        statistics, private, losses = carry
+        sums, kept, figures = carry
         place = first + jnp.arange(size)
-        nobody = store.counts.shape[0]
+        nobody = store.train.num_rows
         ids = client_ids.at[place].get(mode="fill", fill_value=nobody)
-        update, own, loss = jax.vmap(lambda i: train(i, capacity))(ids)
-        dense, rows = jax.vmap(aggregator.map)(update)
-        statistics = Statistics(
-            jax.tree.map(_add_clients, statistics.dense, dense),
-            scatter_add_rows(statistics.rows, update.item_ids, rows),
-        )
+        payload, new, found = jax.vmap(lambda i: participate(i, capacity))(ids)
+        each = jax.vmap(contribute)(ids, payload)
         put = lambda all_, new: all_.at[place].set(new, mode="drop")  # noqa: E731
-        return statistics, jax.tree.map(put, private, own), put(losses, loss)
+        sums = Sums(
+            shared=jax.tree.map(_add_clients, sums.shared, each.shared),
+            rows=scatter_add_rows(sums.rows, payload.item_ids, each.rows),
+            loss=jax.tree.map(put, sums.loss, each.loss),
+        )
+        kept, figures = jax.tree.map(put, (kept, figures), (new, found))
+        return sums, kept, figures
 
-    example = jax.eval_shape(lambda: train(client_ids[0], tiles.capacities[-1]))
+    # The clients of the cohort train, tile by tile, and their updates add up.
+    payload, kept, figures = jax.eval_shape(
+        lambda: participate(client_ids[0], tiles.capacities[-1])
+    )
+    sums = jax.eval_shape(contribute, client_ids[0], payload)
+    per_client = lambda x: jnp.zeros((cohort_size, *x.shape), x.dtype)  # noqa: E731
     carry = (
-        _zero_statistics(aggregator, example[0], training.num_items),
-        jax.tree.map(lambda x: jnp.zeros((cohort_size, *x.shape), x.dtype), example[1]),
-        jnp.zeros(cohort_size),
+        Sums(
+            shared=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums.shared),
+            rows=jax.tree.map(
+                lambda x: jnp.zeros((sampler.num_items, *x.shape[1:]), x.dtype),
+                sums.rows,
+            ),
+            # Kept apart until the end, so that the loss does not depend on the tiles.
+            loss=jax.tree.map(per_client, sums.loss),
+        ),
+        *jax.tree.map(per_client, (kept, figures)),
     )
     first = jnp.int32(0)
     buckets = zip(tiles.sizes, tiles.capacities, strict=True)
@@ -178,31 +164,56 @@ def _round(
             carry,
         )
         first = first + num_tiles[bucket] * size
-    statistics, private, losses = carry
+    sums, kept, figures = carry
+    sums = sums._replace(loss=jax.tree.map(jnp.sum, sums.loss))
+    figures = jax.tree.map(jnp.mean, figures)
 
-    key = jax.random.fold_in(round_key, ServerPurpose.AGGREGATE)
-    step, server = aggregator.apply(statistics, state.aggregator, params, key)
-    weights = store.counts[client_ids].astype(jnp.float32)
-    loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1.0)
-    finite = _all_finite((step, private, loss))
+    # The sums are released, and the server takes one step.
+    sums, release_state, released = release.apply(
+        sums,
+        state.release,
+        Cohort(jnp.int32(cohort_size), training.uniform_weights),
+        purpose_key(round_key, ServerPurpose.RELEASE),
+    )
+    step, aggregator_state = aggregator.apply(
+        sums,
+        state.aggregator,
+        server,
+        purpose_key(round_key, ServerPurpose.AGGREGATE),
+    )
+    loss = mean_loss(sums.loss)
+
     # A non-finite update is dropped where it is small, before it meets any table.
-    params = jax.tree.map(lambda p, s: p + jnp.where(finite, s, 0), params, step)
-    owners = jnp.where(finite, client_ids, store.counts.shape[0])
+    finite = _all_finite((step, kept, loss))
+    owners = jnp.where(finite, client_ids, store.train.num_rows)
+    server = jax.tree.map(lambda p, s: p + jnp.where(finite, s, 0), server, step)
+    private, memory = jax.tree.map(
+        lambda all_, own: all_.at[owners].set(own, mode="drop"),
+        (state.private, state.upload),
+        kept,
+    )
+    aggregator_state, release_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (aggregator_state, release_state),
+        (state.aggregator, state.release),
+    )
     new = RoundState(
-        shared=params[SHARED],
-        rows=params[ROWS],
-        private=jax.tree.map(
-            lambda all_, own: all_.at[owners].set(own, mode="drop"),
-            state.private,
-            private,
-        ),
-        aggregator=jax.tree.map(
-            lambda n, o: jnp.where(finite, n, o), server, state.aggregator
-        ),
+        shared=server[SHARED],
+        rows=server[ROWS],
+        private=private,
+        upload=memory,
+        aggregator=aggregator_state,
+        release=release_state,
         round=state.round + finite,
         key=state.key,
     )
-    return new, loss, finite
+    return new, loss, merge_figures(figures, released), finite
+
+
+def mean_loss(total: Sum) -> Array:
+    """Returns the weighted mean of the reported losses, float32[]."""
+    assert total.weight is not None
+    return total.value / jnp.where(total.weight > 0, total.weight, 1.0)
 
 
 def _add_clients(total: Array, values: Array) -> Array:
@@ -213,17 +224,6 @@ def _add_clients(total: Array, values: Array) -> Array:
     """
     ones = jnp.ones(values.shape[0], values.dtype)
     return total + jnp.tensordot(ones, values, 1, precision="highest")
-
-
-def _zero_statistics(
-    aggregator: Aggregator, update: ClientUpdate, num_items: int
-) -> Statistics:
-    dense, rows = jax.eval_shape(aggregator.map, update)
-    zeros = lambda shape, like: jnp.zeros(shape, like.dtype)  # noqa: E731
-    return Statistics(
-        jax.tree.map(lambda x: zeros(x.shape, x), dense),
-        jax.tree.map(lambda x: zeros((num_items, *x.shape[1:]), x), rows),
-    )
 
 
 def _all_finite(tree: PyTree) -> Array:

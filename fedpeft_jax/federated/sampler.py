@@ -1,52 +1,36 @@
-"""Clients on the device: their histories, and the batch each makes of its own.
+"""Samplers: what a client trains on in one participation.
 
-All histories lie in one flat array. A client reads a window of it whose length is
-static (the capacity of the slot it sits in), so nothing of users x items, and no padded
-copy of the data, ever exists.
+A sampler decides what a device stores, how a client draws its negatives, and how often
+each item is expected to be one. The engine knows nothing else of a protocol.
+`fresh_negatives` is the sound sampler and the default.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.keys import ClientPurpose, client_key, purpose_key
+from fedpeft_jax.core.ragged import Ragged, read_row
 from fedpeft_jax.core.typing import Array, History, Key
-from fedpeft_jax.data.splits import Split
-from fedpeft_jax.federated.negatives import draw_negatives
+from fedpeft_jax.data import Split
+from fedpeft_jax.federated.negatives import Negatives, draw_negatives
+
+_HELD_OUT = 2  # the most items beside the positives that a sampler may leave out
 
 
 class ClientStore(NamedTuple):
-    """The training items of all clients, as device arrays.
+    """What the clients hold, as device arrays.
 
     Attributes:
-      items: int32[nnz], ascending within a client.
-      starts: int32[U], where a client's items begin.
-      counts: int32[U], how many it has.
-      excluded: int32[nnz'], `starts` and `counts` of what its negatives are drawn
-        outside of; None where that is its training items.
+      train: int32, each client's training items, ascending.
+      excluded: int32, each client's items that are never negatives, ascending; None
+        where these are its training items.
     """
 
-    items: Array
-    starts: Array
-    counts: Array
-    excluded: tuple[Array, Array, Array] | None = None
-
-
-class ClientHistory(NamedTuple):
-    """What one device stores.
-
-    Attributes:
-      client_id: int32[]; an id beyond the clients stands for an empty place.
-      positives: int32[N], its training items, ascending, `num_items` on padding.
-      count: int32[], 0 for an empty place.
-      excluded: int32[N + 2], what its negatives are drawn outside of, as `positives`;
-        None where that is its training items.
-    """
-
-    client_id: Array
-    positives: Array
-    count: Array  # type: ignore[assignment]  # tuples have a method of that name
-    excluded: Array | None = None
+    train: Ragged
+    excluded: Ragged | None = None
 
 
 class ClientData(NamedTuple):
@@ -73,125 +57,133 @@ class ClientData(NamedTuple):
         return History(self.positives, self.mask)
 
 
-def make_store(split: Split, *, exclude_held_out: bool = False) -> ClientStore:
-    """Puts the training items of all clients on the device.
+class Sampler(NamedTuple):
+    """How a client pairs its training items with negatives.
+
+    Attributes:
+      num_items: I.
+      num_negatives: M, negatives per positive.
+      make_store: `(split) -> ClientStore`.
+      draw: `(key, round, client_id, store, capacity) -> ClientData`: one client's rows
+        in one round. The key is the run's; a client id of U or more draws for an empty
+        place; the capacity N is static.
+      pair_scores: `(scores float32[K], data) -> (float32[N], float32[N, M])`: the
+        scores of the positives and of their negatives.
+      expected: `(split) -> float64[I]`: how often each item is a negative in one epoch
+        of all clients, expected.
+    """
+
+    num_items: int
+    num_negatives: int
+    make_store: Callable[[Split], ClientStore]
+    draw: Callable[[Key, Array, Array, ClientStore, int], ClientData]
+    pair_scores: Callable[[Array, ClientData], tuple[Array, Array]]
+    expected: Callable[[Split], np.ndarray]
+
+
+def fresh_negatives(num_items: int, num_negatives: int = 1) -> Sampler:
+    """Draws negatives for every participation anew, outside the training items.
+
+    A device does not know its held-out items, so they may be drawn.
 
     Args:
-      split: training, validation and test items.
-      exclude_held_out: whether training negatives are drawn outside of the validation
-        and test items too. A device cannot know these, and that an item is never a
-        negative tells the model that it is held out.
+      num_items: I.
+      num_negatives: M, negatives per positive.
 
     Example:
-      >>> split = Split("toy", 4, np.array([0, 2, 3]), np.array([0, 3, 1], np.int32),
-      ...               np.array([-1, -1]), np.array([-1, -1]))
-      >>> make_store(split).counts.tolist()
-      [2, 1]
-    """
-    excluded = None
-    if exclude_held_out:
-        owners = np.repeat(np.arange(split.num_clients), split.counts)
-        pairs = [(owners, split.train)]
-        for items in (split.valid, split.test):
-            held = np.flatnonzero(items >= 0)
-            pairs.append((held, items[held]))
-        users, items = (np.concatenate(x) for x in zip(*pairs, strict=True))
-        counts = np.bincount(users, minlength=split.num_clients)
-        order = np.lexsort((items, users))
-        excluded = _arrays(items[order], np.concatenate([[0], np.cumsum(counts)]))
-    return ClientStore(*_arrays(split.train, split.offsets), excluded)
-
-
-def _arrays(items: np.ndarray, offsets: np.ndarray) -> tuple[Array, Array, Array]:
-    return (
-        jnp.asarray(items, jnp.int32),
-        jnp.asarray(offsets[:-1], jnp.int32),
-        jnp.asarray(np.diff(offsets), jnp.int32),
-    )
-
-
-def read_history(
-    store: ClientStore, client_id: Array, *, capacity: int, num_items: int
-) -> ClientHistory:
-    """Reads one client's history into a window of static length.
-
-    Args:
-      store: all histories.
-      client_id: int32[]; an id of U or more reads an empty history.
-      capacity: N, at least the client's count.
-      num_items: I, the padding.
+      >>> import jax
+      >>> held_out = np.array([-1, -1])
+      >>> split = Split("toy", 4, Ragged.from_rows([[0, 3], [1]]), held_out, held_out)
+      >>> sampler = fresh_negatives(num_items=4)
+      >>> data = sampler.draw(jax.random.key(0), 0, 0, sampler.make_store(split), 2)
+      >>> sorted(data.item_ids.tolist())
+      [0, 1, 2, 3]
+      >>> sampler.expected(split).round(2).tolist()
+      [0.33, 1.0, 1.33, 0.33]
     """
 
-    def read(arrays: tuple[Array, Array, Array], size: int) -> tuple[Array, Array]:
-        items, starts, counts = arrays
-        start = starts.at[client_id].get(mode="fill", fill_value=0)
-        count = counts.at[client_id].get(mode="fill", fill_value=0)
-        index = jnp.arange(size, dtype=jnp.int32)
-        window = items.at[start + index].get(mode="clip")
-        return jnp.where(index < count, window, num_items), count
+    def draw(
+        key: Key, round_: Array, client_id: Array, store: ClientStore, capacity: int
+    ) -> ClientData:
+        positives, count = read_row(store.train, client_id, capacity, num_items)
+        own_key = client_key(key, round_, client_id)
+        drawn = draw_negatives(
+            purpose_key(own_key, ClientPurpose.NEGATIVES),
+            count,
+            positives,
+            count,
+            capacity=capacity,
+            num_items=num_items,
+            num_negatives=num_negatives,
+        )
+        return lay_out(positives, count, drawn)
 
-    positives, count = read((store.items, store.starts, store.counts), capacity)
-    excluded = None
-    if store.excluded is not None:
-        excluded, _ = read(store.excluded, capacity + 2)
-    return ClientHistory(client_id, positives, count, excluded)
-
-
-def make_client_data(
-    key: Key,
-    history: ClientHistory,
-    *,
-    num_items: int,
-    num_negatives: int = 1,
-    num_slots: int = 0,
-) -> ClientData:
-    """Draws a client's negatives and lays out its rows.
-
-    Args:
-      key: the client's key for drawing negatives this round.
-      history: its training items.
-      num_items: I.
-      num_negatives: M, negatives a positive.
-      num_slots: draw from the first so many items, 0 for all.
-    """
-    drawn = draw_negatives(
-        key,
-        history.positives,
-        history.count,
+    return Sampler(
         num_items=num_items,
         num_negatives=num_negatives,
-        excluded=history.excluded,
-        num_slots=num_slots,
+        make_store=lambda split: ClientStore(split.train.to_device()),
+        draw=draw,
+        pair_scores=lambda scores, data: pair_scores(scores, data, num_items),
+        expected=lambda split: expected_negatives(
+            split.train, split.counts * num_negatives, num_items, num_items
+        ),
     )
-    index = jnp.arange(history.positives.shape[0], dtype=jnp.int32)
+
+
+def lay_out(positives: Array, count: Array, drawn: Negatives) -> ClientData:
+    """Returns a client's rows: its positives [N], then its negatives."""
+    index = jnp.arange(positives.shape[0], dtype=jnp.int32)
     return ClientData(
-        item_ids=jnp.concatenate([history.positives, drawn.item_ids]),
+        item_ids=jnp.concatenate([positives, drawn.item_ids]),
         positives=index,
         negatives=index.shape[0] + drawn.slots,
-        mask=index < history.count,
+        mask=index < count,
     )
 
 
-def pair_scores(
-    scores: Array, data: ClientData, *, num_items: int, num_slots: int = 0
-) -> tuple[Array, Array]:
+def pair_scores(scores: Array, data: ClientData, pool: int) -> tuple[Array, Array]:
     """Arranges the scores of a client's rows by pairs.
 
-    Where the catalogue is so large that no repeat can occur, every negative has its own
-    row, in order, and slicing spares a gather and the scatter of its gradient.
+    Where the pool is so large that no repeat can occur, every negative has its own row,
+    in order, and slicing avoids a gather and the scatter of its gradient.
 
     Args:
       scores: float32[K], one for each gathered row.
       data: the client's slots.
-      num_items: I.
-      num_slots: negatives are from the first so many items, 0 for all.
+      pool: the number of items that negatives are drawn from.
 
     Returns:
       float32[N] scores of the positives and float32[N, M] of their negatives.
     """
     num_pairs, num_negatives = data.negatives.shape
-    # All positives and two held-out items may be left out of what they are drawn from.
-    if num_pairs * (1 + num_negatives) + 2 <= (num_slots or num_items):
+    if num_pairs * (1 + num_negatives) + _HELD_OUT <= pool:
         negatives = scores[num_pairs:].reshape(num_pairs, num_negatives)
         return scores[:num_pairs], negatives
     return scores[data.positives], scores[data.negatives]
+
+
+def expected_negatives(
+    excluded: Ragged, draws: np.ndarray, pool: int, num_items: int
+) -> np.ndarray:
+    """Returns how often each item is drawn when clients draw uniformly.
+
+    A client that draws n negatives from the R items of the pool that it does not
+    exclude draws each of them n / R times.
+
+    Args:
+      excluded: int32, each client's items that are never negatives.
+      draws: int[U], negatives that each client draws.
+      pool: negatives are drawn from the first so many items.
+      num_items: I.
+
+    Returns:
+      float64[I].
+    """
+    inside = excluded.values < pool
+    owners, items = excluded.owners[inside], excluded.values[inside]
+    room = pool - np.bincount(owners, minlength=excluded.num_rows)
+    rate = draws / np.maximum(room, 1)
+    expected = np.zeros(num_items)
+    expected[:pool] = rate.sum()
+    np.subtract.at(expected, items, rate[owners])
+    return np.maximum(expected, 0.0)

@@ -8,12 +8,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from fedpeft_jax.backbones.base import Backbone
-from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, select
+from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SENT, SHARED, select
 from fedpeft_jax.core.typing import History, Key, PyTree, Variables
-from fedpeft_jax.federated.aggregators import Aggregator
-from fedpeft_jax.federated.round import RoundState
-
-_HISTORY = History(jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
+from fedpeft_jax.federated.algorithm import Algorithm, RoundState
 
 
 def init_server(
@@ -32,7 +29,9 @@ def init_server(
 
     @jax.jit
     def init() -> PyTree:
-        variables = model.init(key, _HISTORY, None, deterministic=True, method="score")
+        variables = model.init(
+            key, _one_item(), None, deterministic=True, method="score"
+        )
         return select(variables, (SHARED, ROWS, FROZEN))
 
     flat = traverse_util.flatten_dict(init())
@@ -65,7 +64,7 @@ def init_private(
     def init(key: Key) -> PyTree:
         _, variables = model.apply(
             held,
-            _HISTORY,
+            _one_item(),
             None,
             deterministic=True,
             method="score",
@@ -108,24 +107,37 @@ def keep_surviving(new: Variables, old: Variables) -> dict[str, Any]:
 def make_state(
     server: Variables,
     private: PyTree,
-    aggregator: Aggregator,
+    algorithm: Algorithm,
     key: Key,
     round_: int = 0,
 ) -> RoundState:
-    """Returns the state before a phase's first round; server optimizers start anew.
+    """Returns the state before a phase's first round.
 
-    The state is given away with the first call of `run_rounds`: the arrays of `server`
-    and `private` are deleted with it, the key is a copy.
+    The states of the server optimizers, of the upload pipelines and of the release
+    stage start anew. The first call of `run_rounds` donates the state: the arrays of
+    `server` and `private` are deleted with it, the key is a copy.
     """
-    params = select(server, (SHARED, ROWS))
+    sent = select(server, SENT)
+    own = jax.tree.leaves(private)
+    num_clients = len(own[0]) if own else 0
     return RoundState(
-        shared=params[SHARED],
-        rows=params[ROWS],
+        shared=sent[SHARED],
+        rows=sent[ROWS],
         private=private,
-        aggregator=aggregator.init(params),
+        upload=jax.tree.map(
+            lambda x: jnp.tile(x, (num_clients,) + (1,) * jnp.ndim(x)),
+            algorithm.upload.init(sent),
+        ),
+        aggregator=algorithm.aggregator.init(sent),
+        release=algorithm.release.init(sent),
         round=jnp.int32(round_),
         key=key.copy(),
     )
+
+
+def _one_item() -> History:
+    """A history of one item, to initialise a model with."""
+    return History(jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
 
 
 def _with_all_roles(variables: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,17 @@
-"""Dropout keeps its promises."""
+"""Dropout and hidden layers, alone and in the recommenders that have them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedpeft_jax.backbones import FedNCF, PFedRec
 from fedpeft_jax.backbones.layers import Dropout
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import History
+from fedpeft_jax.embeddings import ItemEmbedding
+
+HISTORY = History(jnp.array([0]), jnp.array([True]))
 
 
 def _drop(rate, shape, seed=0, deterministic=False):
@@ -45,3 +51,40 @@ def test_no_dropout_needs_no_key():
     for rate, deterministic in [(0.0, False), (0.5, True)]:
         out = Dropout(rate).apply({}, units, deterministic=deterministic)
         np.testing.assert_array_equal(out, units)
+
+
+@pytest.mark.parametrize("make", [FedNCF, PFedRec])
+def test_dropout_is_for_training_only(make):
+    model = make(item_embedding=ItemEmbedding(30, 8, init_scale=1.0), dropout=0.5)
+    variables = model.init(
+        jax.random.key(0), HISTORY, None, deterministic=True, method="score"
+    )
+
+    def score(deterministic, seed):
+        return model.apply(
+            variables, HISTORY, None, deterministic=deterministic, method="score",
+            rngs={"dropout": jax.random.key(seed)},
+        )  # fmt: skip
+
+    np.testing.assert_array_equal(score(True, 0), score(True, 1))
+    assert (score(False, 0) != score(False, 1)).all()
+    # In expectation the last layer's input is what it is without dropout.
+    many = jnp.mean(jnp.stack([score(False, seed) for seed in range(200)]), axis=0)
+    correlation = np.corrcoef(many, score(True, 0))[0, 1]
+    assert correlation > 0.9
+
+
+@pytest.mark.parametrize("make", [FedNCF, PFedRec])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden": ()}, r"hidden=\(\) must be a tuple of layer sizes"),
+        ({"hidden": (4, 0)}, "must be a tuple of layer sizes"),
+        ({"hidden": 64}, "hidden=64 must be a tuple of layer sizes"),
+        ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),
+        ({"dropout": -0.1}, "dropout=-0.1 must be"),
+    ],
+)
+def test_networks_refuse_what_cannot_be(make, settings, message):
+    with pytest.raises(InputError, match=message):
+        make(item_embedding=ItemEmbedding(3, 2), **settings)

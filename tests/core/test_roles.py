@@ -1,4 +1,4 @@
-"""Roles: rows by item, and layers that belong to the client."""
+"""Roles: rows by item, and layers whose parameters are private."""
 
 import flax.linen as nn
 import jax
@@ -10,12 +10,12 @@ from fedpeft_jax.core.roles import (
     FROZEN,
     PRIVATE,
     ROWS,
+    SENT,
     SHARED,
     TRAINED,
-    UPLOADED,
     gather_rows,
     num_bytes,
-    private,
+    private_layer,
     scatter_add_rows,
     select,
 )
@@ -26,8 +26,8 @@ from tests.toys import ScoreFunction
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def test_who_trains_and_who_uploads_what():
-    assert set(UPLOADED) == {SHARED, ROWS}
+def test_which_roles_are_trained_and_which_are_sent():
+    assert set(SENT) == {SHARED, ROWS}
     assert set(TRAINED) == {SHARED, ROWS, PRIVATE}
     assert len({SHARED, ROWS, FROZEN, PRIVATE}) == 4
 
@@ -49,9 +49,9 @@ def test_scatter_adds_over_a_batch_of_clients():
     assert scatter_add_rows(jnp.zeros(3), ids, values).tolist() == [1.0, 6.0, 0.0]
 
 
-def test_select_keeps_only_what_is_asked():
+def test_select_returns_only_the_given_roles():
     variables = {"params": {"w": 1}, "private": {"u": 2}}
-    assert select(variables, UPLOADED) == {"params": {"w": 1}, "rows": {}}
+    assert select(variables, SENT) == {"params": {"w": 1}, "rows": {}}
 
 
 def test_num_bytes():
@@ -66,7 +66,7 @@ class Tower(nn.Module):
 
     def setup(self):
         self.shared = nn.Dense(3)
-        self.own = private(nn.Dense)(2)
+        self.own = private_layer(nn.Dense)(2)
 
     def __call__(self, x):
         return self.own(self.shared(x))

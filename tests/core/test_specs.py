@@ -1,9 +1,9 @@
-"""Specs: what they may say, and messages that name the remedy."""
+"""Specs: the forms they may have, and messages that name the remedy."""
 
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.specs import parse, resolve, signature
+from fedpeft_jax.core.specs import arguments, parse, resolve, resolve_chain, signature
 from fedpeft_jax.embeddings import EMBEDDINGS
 
 
@@ -115,3 +115,83 @@ def test_values_of_another_type_are_refused(text):
 )  # fmt: skip
 def test_values_of_the_type_are_taken(text):
     resolve(text, {"p": typed}, "plugin")(num_items=3)
+
+
+# A trailing underscore
+
+
+def underscored(num_items, features, features_: int = 8, name_=None, init_: str = "a"):
+    return num_items, features, features_, name_, init_
+
+
+def test_a_spec_leaves_the_trailing_underscore_out():
+    registry = {"toy": underscored}
+    text = "toy(features=2, name='own', init='b')"
+    made = resolve(text, registry, "toy")(num_items=7, features=3)
+    assert made == (7, 3, 2, "own", "b")
+    default = resolve("toy", registry, "toy")(num_items=7, features=3)
+    assert default == (7, 3, 8, None, "a")
+
+
+def test_arguments_and_signature_have_the_names_of_the_spec():
+    assert list(arguments(underscored)) == ["features", "name", "init"]
+    expected = "toy(features=8, name=None, init='a')"
+    assert signature("toy", underscored) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("toy(init_='b')", "toy 'toy' has no argument 'init_': use toy(features=8"),
+        ("toy(features_=2)", "toy 'toy' has no argument 'features_'"),
+        ("toy(init=2)", "toy 'toy' cannot take init=2: use toy(features=8"),
+    ],
+)
+def test_messages_have_the_names_of_the_spec(text, message):
+    with pytest.raises(InputError) as error:
+        resolve(text, {"toy": underscored}, "toy")
+    assert message in str(error.value)
+
+
+def test_a_missing_argument_is_named_without_its_underscore():
+    with pytest.raises(InputError, match=r"toy 'toy' needs 'init': use toy\(init\)"):
+        resolve("toy", {"toy": lambda init_: init_}, "toy")
+
+
+# Chains
+
+CHAIN = {"a": lambda x=1: ("a", x), "b": lambda y=2: ("b", y)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", [("a", 1)]),
+        (" a ", [("a", 1)]),
+        ("a, b", [("a", 1), ("b", 2)]),
+        ("b(y=5),a,b", [("b", 5), ("a", 1), ("b", 2)]),
+        ("a(x=(1, 2)), b", [("a", (1, 2)), ("b", 2)]),
+        ("a(x='p, q'), b(y={'k': [1, 2]})", [("a", "p, q"), ("b", {"k": [1, 2]})]),
+    ],
+)
+def test_a_chain_is_resolved_in_its_order(text, expected):
+    assert [make() for make in resolve_chain(text, CHAIN, "stage")] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a, c", "unknown stage 'c': use one of a, b"),
+        ("a(x=1), b(x=1)", "stage 'b' has no argument 'x': use b(y=2)"),
+        ("a, 4", "cannot read '4': write name or name(argument=value, ...)"),
+        ("a(, b", "cannot read 'a(, b': write name"),
+        ("a b", "cannot read 'a b': write name"),
+        ("", "cannot read '': write name"),
+        ("()", "cannot read '()': write name"),
+    ],
+)
+def test_a_bad_chain_is_refused(text, message):
+    with pytest.raises(InputError) as error:
+        resolve_chain(text, CHAIN, "stage")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

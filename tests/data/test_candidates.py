@@ -1,4 +1,4 @@
-"""Tests of data/candidates.py: unseen, distinct, uniform, and fixed by the seed."""
+"""Tests of candidates.py: unseen, distinct, uniform or by popularity, and seeded."""
 
 import tracemalloc
 
@@ -9,23 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data import candidates as candidates_module
-from fedpeft_jax.data.candidates import sample_candidates
-from fedpeft_jax.data.dataset import Dataset
-from fedpeft_jax.data.readers.synthetic import generate_long_tailed
-from fedpeft_jax.data.splits import leave_one_out
-
-
-def dataset(histories: list[list[int]], num_items: int) -> Dataset:
-    """A data set with exactly these histories."""
-    return Dataset(
-        name="made",
-        user_ids=np.arange(len(histories)),
-        item_ids=np.arange(num_items),
-        offsets=np.cumsum([0] + [len(items) for items in histories]),
-        items=np.array([i for items in histories for i in items], np.int32),
-        item_text=None,
-    )
+from fedpeft_jax.data import generate_long_tailed, leave_one_out, sample_candidates
+from tests.data.helpers import make_dataset
 
 
 @st.composite
@@ -41,7 +26,7 @@ def made_datasets(draw):
 @given(made_datasets(), st.integers(1, 30), st.integers(0, 5))
 def test_unseen_distinct_and_padded(made, num, seed):
     lists, num_items = made
-    data = dataset(lists, num_items)
+    data = make_dataset(lists, num_items)
     split = leave_one_out(data)
     rows = sample_candidates(data, split, num, seed)
     assert rows.shape == (len(split.evaluated), num) and rows.dtype == np.int32
@@ -54,7 +39,7 @@ def test_unseen_distinct_and_padded(made, num, seed):
 
 
 def test_all_unseen_items_where_there_are_too_few():
-    data = dataset([[5, 0, 3], [0, 1, 2, 3, 4, 5], [1, 2]], 6)
+    data = make_dataset([[5, 0, 3], [0, 1, 2, 3, 4, 5], [1, 2]], 6)
     rows = sample_candidates(data, leave_one_out(data), num=4)
     assert rows.tolist() == [[1, 2, 4, -1], [-1] * 4]
 
@@ -64,7 +49,7 @@ def test_uniform(num):
     # Every user has the same gaps at the ends and in the middle of her history.
     history = [1, 2, 6, 9, 4]
     users = 20_000
-    data = dataset([history] * users, 12)
+    data = make_dataset([history] * users, 12)
     rows = sample_candidates(data, leave_one_out(data), num, seed=num)
     unseen = np.setdiff1d(np.arange(12), history)
     counts = np.bincount(rows.ravel(), minlength=12)
@@ -83,7 +68,7 @@ def _p_value(counts: np.ndarray, num: int, size: int) -> float:
 
 
 def test_users_draw_apart():
-    data = dataset([[0, 1, 2]] * 50, 1000)
+    data = make_dataset([[0, 1, 2]] * 50, 1000)
     rows = sample_candidates(data, leave_one_out(data), num=10)
     assert len(np.unique(rows, axis=0)) == 50
 
@@ -96,27 +81,32 @@ def test_fixed_by_the_seed():
     assert (first != sample_candidates(data, split, num=20, seed=2)).any()
 
 
-def test_more_users_than_a_block(monkeypatch):
-    monkeypatch.setattr(candidates_module, "_BLOCK", 7)
-    data = generate_long_tailed(0, num_users=100, num_items=60)
+@pytest.mark.parametrize(("kind", "users"), [("uniform", 70_000), ("popularity", 9000)])
+def test_more_users_than_are_drawn_at_once(kind, users):
+    data = generate_long_tailed(0, users, num_items=40, mean_length=8)
     split = leave_one_out(data)
-    rows = sample_candidates(data, split, num=10)
-    assert (rows >= -1).all() and (rows < 60).all()
-    for client, row in zip(split.evaluated, rows, strict=True):
-        history = data.items[data.offsets[client] : data.offsets[client + 1]]
-        drawn = row[row >= 0]
-        assert len(drawn) == min(10, 60 - len(history))
-        assert not set(drawn) & set(history)
+    assert len(split.evaluated) == users
+    rows = sample_candidates(data, split, num=10, kind=kind)
+    drawn = rows >= 0
+    assert (rows < 40).all() and not (drawn[:, 1:] & ~drawn[:, :-1]).any()
+    owners = np.nonzero(drawn)[0]
+    pairs = np.concatenate(
+        [data.items.owners * 40 + data.items.values, owners * 40 + rows[drawn]]
+    )
+    assert len(np.unique(pairs)) == len(pairs)  # distinct, and unseen
+    # Every item trains somewhere, so every unseen item is possible.
+    assert (np.bincount(split.train.values, minlength=40) > 0).all()
+    assert (drawn.sum(axis=1) == np.minimum(10, 40 - data.items.counts)).all()
 
 
 def test_nobody_is_evaluated():
-    data = dataset([[0, 1], [2]], 5)
+    data = make_dataset([[0, 1], [2]], 5)
     assert sample_candidates(data, leave_one_out(data), num=3).shape == (0, 3)
 
 
-def test_no_candidates_asked_for():
-    data = dataset([[0, 1, 2]], 5)
-    with pytest.raises(InputError, match="at least 1 a user, got 0"):
+def test_at_least_one_candidate_per_user():
+    data = make_dataset([[0, 1, 2]], 5)
+    with pytest.raises(InputError, match="`num_candidates=0` must be at least 1"):
         sample_candidates(data, leave_one_out(data), num=0)
 
 
@@ -139,9 +129,9 @@ def test_popular_candidates_are_unseen_distinct_and_as_many_as_there_are(
     made, num, seed
 ):
     lists, num_items = made
-    data = dataset(lists, num_items)
+    data = make_dataset(lists, num_items)
     split = leave_one_out(data)
-    popular = set(np.unique(split.train).tolist())
+    popular = set(np.unique(split.train.values).tolist())
     rows = sample_candidates(data, split, num, seed, kind="popularity")
     assert rows.shape == (len(split.evaluated), num) and rows.dtype == np.int32
     for client, row in zip(split.evaluated, rows.tolist(), strict=True):
@@ -152,29 +142,33 @@ def test_popular_candidates_are_unseen_distinct_and_as_many_as_there_are(
         assert set(drawn) <= possible
 
 
-@pytest.mark.parametrize("draws", [0, 8])
-def test_popular_candidates_go_by_their_counts(monkeypatch, draws):
-    """One draw of two has a closed form; the fallback draws the same way."""
-    monkeypatch.setattr(candidates_module, "_MOST_DRAWS", draws)
-    lists = [[9, 8, 7]] + [[i, 9, 8] for i in (0, 0, 0, 1, 1, 2)]
-    data = dataset(lists, 10)
-    split = leave_one_out(data)
+@pytest.mark.parametrize("seen", [0, 100_000])
+def test_popular_candidates_go_by_their_counts(seen):
+    """One draw of two has a closed form.
+
+    The more often the item that all of them have seen trains, the less often an unseen
+    item is drawn, until the sampler draws all of a user's items at once.
+    """
+    evaluated, scale = 1500, 30 if seen else 3000
+    # A user with one item trains only.
+    lists = [[9, 8, 7]] * evaluated + [[9]] * seen
+    lists += [[0]] * (3 * scale) + [[1]] * (2 * scale) + [[2]] * scale
+    data = make_dataset(lists, 10)
+    rows = sample_candidates(data, leave_one_out(data), 2, kind="popularity")
+    assert rows.shape == (evaluated, 2)
     odds = np.array([3, 2, 1]) / 6
     first = odds[:, None] * odds[None, :] / (1 - odds[:, None])
     np.fill_diagonal(first, 0)
     expected = first.sum(axis=0) + first.sum(axis=1)
-    found = np.zeros(3)
-    for seed in range(1500):
-        row = sample_candidates(data, split, 2, seed, kind="popularity")[0]
-        found[row] += 1
-    assert stats.chisquare(found, 1500 * expected).pvalue > 1e-3
+    found = np.bincount(rows.ravel(), minlength=3)
+    assert stats.chisquare(found, evaluated * expected).pvalue > 1e-3
 
 
 @settings(deadline=None, max_examples=60)
 @given(made_datasets(), st.integers(1, 12), st.sampled_from(["uniform", "popularity"]))
 def test_candidates_from_the_first_slots(made, slots, kind):
     lists, num_items = made
-    data = dataset(lists, num_items)
+    data = make_dataset(lists, num_items)
     split = leave_one_out(data)
     if slots > num_items:
         with pytest.raises(InputError, match="more than the catalogue"):

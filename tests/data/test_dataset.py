@@ -1,4 +1,4 @@
-"""Tests of data/dataset.py: numbering, repeated pairs, time order, item text."""
+"""Tests of dataset.py: filters, numbering, repeated pairs, time order, item text."""
 
 import dataclasses
 
@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.dataset import Dataset, build_dataset
+from fedpeft_jax.core.ragged import Ragged
+from fedpeft_jax.data import DataSettings, Raw, build
+from fedpeft_jax.data.dataset import keep_users
+from tests.data.helpers import assert_same, build_rows, history
 
 
 def frame(rows, **overrides):
@@ -19,33 +22,32 @@ def frame(rows, **overrides):
     ).with_columns(**overrides)
 
 
-def history(data: Dataset, user) -> list:
-    """Original item ids of an original user id, in time order."""
-    row = data.user_ids.tolist().index(user)
-    items = data.items[data.offsets[row] : data.offsets[row + 1]]
-    return data.item_ids[items].tolist()
-
-
 ROWS = [(10, 5, 4), (9, 30, 1), (10, 30, 3), (9, 100, 0), (10, 100, 2), (10, 9, 1)]
 
 
 def test_fields_by_hand():
-    data = build_dataset("tiny", frame(ROWS))
+    data = build(Raw("tiny", frame(ROWS)))
     assert data.name == "tiny"
     assert data.user_ids.tolist() == [9, 10] and data.user_ids.dtype == np.int64
     assert data.item_ids.tolist() == [5, 9, 30, 100]
     assert data.item_ids.dtype == np.int64
-    assert data.offsets.tolist() == [0, 2, 6] and data.offsets.dtype == np.int64
-    assert data.items.tolist() == [3, 2, 1, 3, 2, 0] and data.items.dtype == np.int32
+    assert isinstance(data.items, Ragged)
+    assert data.items.offsets.tolist() == [0, 2, 6]
+    assert data.items.offsets.dtype == np.int64
+    assert data.items.values.tolist() == [3, 2, 1, 3, 2, 0]
+    assert data.items.values.dtype == np.int32
+    assert data.places.tolist() == [3, 1, 5, 4, 2, 0]
+    assert data.times.tolist() == [0, 1, 1, 2, 3, 4]
     assert (data.num_users, data.num_items) == (2, 4)
-    assert data.item_text is None
+    assert data.item_text is None and data.parts is None
+    assert repr(data) == "Dataset('tiny': 2 users, 4 items, 6 interactions)"
     with pytest.raises(dataclasses.FrozenInstanceError):
         data.name = "other"
 
 
 def test_repeated_pairs_keep_their_earliest_time():
     rows = [("u", "a", 5), ("u", "b", 3), ("u", "c", 4), ("u", "a", 1), ("u", "a", 9)]
-    data = build_dataset("tiny", frame(rows))
+    data = build_rows(rows)
     assert history(data, "u") == ["a", "b", "c"]
     assert "dropped 2 repeated pairs (kept the earliest)" in data.notes
 
@@ -53,7 +55,7 @@ def test_repeated_pairs_keep_their_earliest_time():
 def test_equal_times_keep_file_order():
     items = np.random.default_rng(0).permutation(200).tolist()
     rows = [(user, item, item // 50) for item in items for user in (1, 2)]
-    data = build_dataset("ties", frame(rows))
+    data = build_rows(rows)
     expected = [i for time in range(4) for i in items if i // 50 == time]
     assert history(data, 1) == expected and history(data, 2) == expected
     assert data.notes == ()
@@ -64,7 +66,7 @@ def test_integers_in_strings_are_numbered_like_integers():
         ROWS, user=pl.col("user").cast(str), item=pl.col("item").cast(str)
     )
     for interactions in (frame(ROWS, item=pl.col("item").cast(pl.Int16)), as_strings):
-        data = build_dataset("tiny", interactions, {"30": "thirty", "5": "five"})
+        data = build(Raw("tiny", interactions, {"30": "thirty", "5": "five"}))
         assert data.item_ids.tolist() == [5, 9, 30, 100]
         assert data.item_ids.dtype == np.int64 and data.user_ids.dtype == np.int64
         assert history(data, 10) == [9, 100, 30, 5]
@@ -83,14 +85,14 @@ def test_integers_in_strings_are_numbered_like_integers():
 )
 def test_order_of_ids(ids, ordered):
     rows = [("u", item, time) for time, item in enumerate(ids)]
-    data = build_dataset("tiny", frame(rows))
+    data = build_rows(rows)
     assert data.item_ids.tolist() == ordered
     assert [str(i) for i in history(data, "u")] == ids
 
 
 def test_users_and_items_are_ordered_apart():
     rows = [(user, item, 0) for user in ("10", "9") for item in ("a", "10", "9")]
-    data = build_dataset("tiny", frame(rows))
+    data = build_rows(rows)
     assert data.user_ids.tolist() == [9, 10]
     assert data.item_ids.tolist() == ["10", "9", "a"]
 
@@ -102,7 +104,7 @@ def test_text_is_aligned_and_unseen_items_are_left_out():
             "text": ["hundred", "seven", "  ", None, "again", None],
         }
     )
-    data = build_dataset("tiny", frame(ROWS), listed, notes=["from the reader"])
+    data = build(Raw("tiny", frame(ROWS), listed, ("from the reader",)))
     assert data.item_text == ("", "", "", "hundred")
     assert data.notes == (
         "from the reader",
@@ -114,11 +116,9 @@ def test_text_is_aligned_and_unseen_items_are_left_out():
 
 
 def test_mapping_by_integers_and_no_text_at_all():
-    assert build_dataset("x", frame(ROWS), {9: "n", 5: None}).item_text == (
-        ("", "n", "", "")
-    )
-    assert build_dataset("x", frame(ROWS), {9: "", 1234: "other"}).item_text is None
-    assert build_dataset("x", frame(ROWS), {}).item_text is None
+    assert build_rows(ROWS, {9: "n", 5: None}).item_text == ("", "n", "", "")
+    assert build_rows(ROWS, {9: "", 1234: "other"}).item_text is None
+    assert build_rows(ROWS, {}).item_text is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_mapping_by_integers_and_no_text_at_all():
         (frame([("u", "a", 1), ("u", "", 2)]), "no item id.*interaction 2"),
         (frame([("u", "a", 1.0), ("u", "b", float("nan"))]), "no time.*interaction 2"),
         (frame([("u", "a", None), ("u", "b", 1)]), "no time.*interaction 1"),
-        (frame([("u", "a", "monday")]), "no number.*interaction 1: 'monday'"),
+        (frame([("u", "a", "monday")]), "not a number.*interaction 1: 'monday'"),
         (frame([("u", "a", [1])]), "no time order"),
         (frame([("u", "a", 3), ("u", "b", -3)]), "negative.*interaction 2: -3"),
         (frame([("u", 1.5, 1)]), "no whole number as item id"),
@@ -140,13 +140,13 @@ def test_mapping_by_integers_and_no_text_at_all():
 )
 def test_bad_interactions(interactions, message):
     with pytest.raises(InputError, match=f"^bad: .*{message}") as caught:
-        build_dataset("bad", interactions)
+        build(Raw("bad", interactions))
     assert "\n" not in str(caught.value)
 
 
 def test_text_without_its_columns():
     with pytest.raises(InputError, match="no column 'text'"):
-        build_dataset("bad", frame(ROWS), pl.DataFrame({"item": [1]}))
+        build_rows(ROWS, pl.DataFrame({"item": [1]}))
 
 
 @settings(deadline=None, max_examples=60)
@@ -163,9 +163,9 @@ def test_against_a_loop(rows):
         expected.setdefault(user, {}).setdefault(item, time)
     if max(map(len, expected.values())) < 3:
         with pytest.raises(InputError):
-            build_dataset("loop", frame(rows))
+            build_rows(rows)
         return
-    data = build_dataset("loop", frame(rows))
+    data = build_rows(rows)
     assert data.user_ids.tolist() == sorted(expected)
     assert data.item_ids.tolist() == sorted({item for _, item, _ in rows})
     for user, picked in expected.items():
@@ -175,9 +175,68 @@ def test_against_a_loop(rows):
 def test_a_repeated_pair_keeps_its_latest_time_if_asked():
     rows = [("u", 1, 10), ("u", 2, 20), ("u", 1, 30), ("u", 3, 25)]
     early, late = (
-        build_dataset("toy", frame(rows), repeated_pairs=which)
-        for which in ("earliest", "latest")
+        build_rows(rows, repeated_pairs=which) for which in ("earliest", "latest")
     )
     assert history(early, "u") == [1, 2, 3] and history(late, "u") == [2, 3, 1]
     assert late.notes == ("dropped 1 repeated pairs (kept the latest)",)
     assert late.times.tolist() == [20, 25, 30] and late.places.tolist() == [1, 3, 2]
+
+
+LOG = [(1, 7, 4), (1, 8, 3), (1, 9, 2), (1, 6, 1), (2, 7, 1), (2, 8, 2), (3, 5, 1)]
+
+
+def test_filters_come_before_numbering():
+    ratings = pl.Series([5.0, 5, 5, 1, 5, 5, 5])
+    raw = Raw("toy", frame(LOG, rating=ratings), {6: "six", 8: "eight"}, ("first",))
+    data = build(raw, DataSettings(min_rating=2, min_interactions=2))
+    assert data.user_ids.tolist() == [1, 2] and data.item_ids.tolist() == [7, 8, 9]
+    assert history(data, 1) == [9, 8, 7] and history(data, 2) == [7, 8]
+    assert data.places.tolist() == [2, 1, 0, 3, 4]
+    assert data.notes == (
+        "first",
+        "min_rating=2 dropped 1 of 7 interactions, and with them 0 of 3 users",
+        "min_interactions=2 dropped 1 of 6 interactions, and with them 1 of 3 users",
+        "1 users have fewer than 3 distinct items (they train only)",
+        "left out 1 of 2 listed items (no interaction)",
+        "2 of 3 items have no text",
+    )
+
+
+def test_without_settings_the_defaults_are_used():
+    raw = Raw("toy", frame(LOG))
+    assert_same(build(raw), build(raw, DataSettings()))
+    assert build(raw).user_ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "ids"),
+    [
+        ("interacted", [5, 6, 7, 8, 9]),
+        ("listed", [3, 5, 6, 7, 8, 9]),
+        ("slots", list(range(1, 10))),
+    ],
+)
+def test_the_items_of_a_catalogue(catalogue, ids):
+    data = build_rows(LOG, {3: "three", 9: "nine"}, catalogue=catalogue)
+    assert data.item_ids.tolist() == ids
+    assert history(data, 1) == [6, 9, 8, 7]
+    texts = {3: "three", 9: "nine"}
+    assert data.item_text == tuple(texts.get(item, "") for item in ids)
+
+
+def test_slots_need_integers_from_1():
+    rows = [("u", item, 0) for item in ("a", "b", "c")]
+    with pytest.raises(InputError, match="use `catalogue=listed`"):
+        build_rows(rows, catalogue="slots")
+
+
+def test_keep_users_keeps_what_lies_beside_the_items():
+    data = build_rows(LOG)
+    kept = keep_users(data, np.array([True, False, True]), "left out one")
+    assert kept.user_ids.tolist() == [1, 3]
+    assert kept.item_ids is data.item_ids and kept.notes[-1] == "left out one"
+    assert kept.items.offsets.tolist() == [0, 4, 5]
+    assert kept.item_ids[kept.items.values].tolist() == [6, 9, 8, 7, 5]
+    assert kept.times.tolist() == [1, 2, 3, 4, 1]
+    assert kept.places.tolist() == [3, 2, 1, 0, 6]
+    assert kept.parts is None

@@ -1,4 +1,4 @@
-"""Tests of data/filters.py: each filter against a loop, and what it says."""
+"""Tests of filters.py: each filter against a loop, and its note."""
 
 import polars as pl
 import pytest
@@ -46,7 +46,7 @@ def core(pairs, k):
 def test_k_core_is_what_is_left_in_the_end(pairs, k, strings):
     expected = core(pairs, k)
     if not expected:
-        with pytest.raises(InputError, match=f"k_core={k} leaves nothing"):
+        with pytest.raises(InputError, match=f"`k_core={k}` leaves none of"):
             filtered(pairs, k_core=k, strings=strings)
         return
     kept, notes = filtered(pairs, k_core=k, strings=strings)
@@ -68,7 +68,9 @@ def test_min_interactions_counts_distinct_items_once(pairs, least):
     if expected:
         assert filtered(pairs, min_interactions=least)[0] == expected
     else:
-        with pytest.raises(InputError, match="leaves nothing"):
+        with pytest.raises(
+            InputError, match=f"`min_interactions={least}` leaves none of"
+        ):
             filtered(pairs, min_interactions=least)
 
 
@@ -83,7 +85,7 @@ def test_ratings_go_first():
 
 
 def test_ratings_have_to_be_there():
-    with pytest.raises(InputError, match=r"there are no ratings.*--rating_column"):
+    with pytest.raises(InputError, match=r"needs ratings.*set `rating_column`"):
         filtered([(1, 1)], min_rating=3)
     with pytest.raises(InputError, match="1 of 2 interactions have no rating"):
         filtered([(1, 1), (1, 2)], [5, None], min_rating=3)

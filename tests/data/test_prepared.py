@@ -1,4 +1,4 @@
-"""Tests of data/prepared.py: what is cached is the same, and never stale."""
+"""Tests of prepared.py: what is cached is the same, and never out of date."""
 
 import dataclasses
 import json
@@ -6,11 +6,10 @@ import multiprocessing
 
 import polars as pl
 import pytest
-from tests.data.readers.test_tables import equal
 
-from fedpeft_jax.data import DataSettings, load_dataset, prepared
-from fedpeft_jax.data import registry as registry_module
+from fedpeft_jax.data import DATASETS, Dataset, DataSettings, Raw, build, load_dataset
 from fedpeft_jax.data.prepared import cached
+from tests.data.helpers import assert_same
 
 ROWS = "user,item,timestamp,rating\n" + "".join(
     f"u{u},{7 * u % 5 + i},{i},{i}\n" for u in range(6) for i in range(1, 6)
@@ -24,14 +23,13 @@ def table(tmp_path, monkeypatch):
     path = tmp_path / "log.csv"
     path.write_text(ROWS)
     read = []
-    source = registry_module.DATASETS["table"]
+    source = DATASETS["table"]
 
     def reading(settings):
         read.append(settings)
         return source.read(settings)
 
-    counted = source._replace(read=reading)
-    monkeypatch.setitem(registry_module.DATASETS, "table", counted)
+    monkeypatch.setitem(DATASETS, "table", source._replace(read=reading))
     return path, read
 
 
@@ -43,14 +41,14 @@ def test_the_second_time_nothing_is_read(table):
     path, read = table
     first, second = load(path), load(path)
     assert len(read) == 1
-    equal(first, second)
+    assert_same(first, second)
     assert (first.name, first.notes) == (second.name, second.notes)
 
 
-def test_splits_and_candidates_share_what_is_prepared(table):
+def test_splits_share_what_is_prepared(table):
     path, read = table
     load(path)
-    load(path, split="random", num_candidates=3, data_seed=9)
+    load(path, split="random", valid_items=0, time_cut=0.5, data_seed=9)
     assert len(read) == 1
 
 
@@ -63,16 +61,8 @@ def test_another_setting_is_another_data_set(table, changed):
     path, read = table
     load(path)
     fresh = load(path, **changed, cache=False)
-    equal(load(path, **changed), fresh)
+    assert_same(load(path, **changed), fresh)
     assert len(read) == 3
-
-
-def test_every_setting_is_one_of_reading_or_of_what_comes_after():
-    after = {"split", "valid_items", "time_cut", "data_seed", "candidates"}
-    after |= {"num_candidates", "train_negatives", "negative_draws", "negative_slots"}
-    where = {"data_dir", "download", "cache"}
-    settings = {field.name for field in dataclasses.fields(DataSettings)}
-    assert set(prepared._READING) | set(prepared._FILES) == settings - after - where
 
 
 def test_the_same_files_in_other_roles_are_another_data_set(table, tmp_path):
@@ -89,7 +79,7 @@ def test_the_same_files_in_other_roles_are_another_data_set(table, tmp_path):
     first = load(train, **given, **one)
     second = load(train, **given, **other)
     assert len(read) == 2
-    assert (len(first.items), len(second.items)) == (31, 30)
+    assert (len(first.items.values), len(second.items.values)) == (31, 30)
 
 
 def test_another_source_is_another_data_set(table):
@@ -100,7 +90,7 @@ def test_another_source_is_another_data_set(table):
     assert before.user_ids.tolist() != after.user_ids.tolist()
     assert len(read) == 2
     path.write_text(ROWS)  # and back
-    equal(load(path), before)
+    assert_same(load(path), before)
     assert len(read) == 2
 
 
@@ -109,6 +99,11 @@ def test_the_manifest_says_what_it_is_of(table, tmp_path):
     [folder] = (tmp_path / "cache" / "fedpeft_jax" / "datasets").iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())["manifest"]
     assert manifest["settings"]["k_core"] == 2
+    after = {"split", "valid_items", "time_cut", "data_seed"}
+    where = {"data_dir", "fetch", "cache"}
+    files = {"interactions", "valid_interactions", "test_interactions", "items"}
+    every = {field.name for field in dataclasses.fields(DataSettings)}
+    assert set(manifest["settings"]) == every - after - where - files
     [[name, digest]] = manifest["sources"]
     assert name == "log.csv" and len(digest) == 64
 
@@ -131,7 +126,7 @@ def test_a_damaged_cache_is_made_again(table, tmp_path, file, damage, caplog):
         target.write_text("{}")
     else:
         pl.DataFrame({"id": [1], "item": [1], "count": [3]}).write_parquet(target)
-    equal(load(path), before)
+    assert_same(load(path), before)
     assert len(read) == 2 and "is damaged, preparing again" in caplog.text
     load(path)
     assert len(read) == 2
@@ -144,24 +139,22 @@ def test_a_cache_that_cannot_be_written_is_no_error(table, tmp_path, caplog):
 
 
 def test_ids_of_both_kinds_and_no_text(tmp_path):
-    from fedpeft_jax.data import build_dataset
-
     source = tmp_path / "x"
     source.write_text("")
     frame = pl.DataFrame({"user": ["é", "b", "b", "b"], "item": [30, 4, 30, 5]})
     for text in (None, {4: "four"}):
-        data = build_dataset("x", frame, text)
+        data = build(Raw("x", frame, text))
         for _ in range(2):
             again = cached(
                 DataSettings(k_core=int(text is None)), [source], lambda d=data: d,
                 tmp_path / "cache",
             )  # fmt: skip
-            equal(again, data)
+            assert_same(again, data)
 
 
 def _load_in_process(path, queue):
     data = load_dataset("table", interactions=str(path))
-    queue.put({f.name: getattr(data, f.name) for f in dataclasses.fields(data)})
+    queue.put({f.name: getattr(data, f.name) for f in dataclasses.fields(Dataset)})
 
 
 def test_two_runs_at_once(table):
@@ -178,4 +171,4 @@ def test_two_runs_at_once(table):
         worker.join()
     expected = load(path)
     for fields in found:
-        equal(type(expected)(**fields), expected)
+        assert_same(Dataset(**fields), expected)

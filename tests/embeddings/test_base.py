@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.embeddings import ItemEmbedding, ItemFeatures, LoRA
+from fedpeft_jax.core.settings import Suggestions
+from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding, ItemFeatures, LoRA
 from tests.helpers import assert_same
 from tests.toys import Codes
 
 IDS = jnp.array([4, 0, 4])
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_suggestions_are_typed(name):
+    assert isinstance(EMBEDDINGS[name].suggestions, Suggestions)
 
 
 def test_lora_is_a_product_of_two_thin_matrices():
@@ -48,7 +54,7 @@ def test_lora_refuses_a_rank_that_is_none(rank):
 
 
 def test_no_table_and_no_adapter_is_no_embedding():
-    with pytest.raises(InputError, match="--full=trained or name an --embedding"):
+    with pytest.raises(InputError, match="use `full=trained`, or name an `embedding`"):
         ItemEmbedding(5, 3, full=None, compressed=None)
 
 

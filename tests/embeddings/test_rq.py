@@ -7,7 +7,7 @@ import pytest
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.specs import resolve
-from fedpeft_jax.embeddings import EMBEDDINGS, RQ, ItemEmbedding, ItemFeatures, rq
+from fedpeft_jax.embeddings import EMBEDDINGS, RQ, ItemEmbedding, ItemFeatures
 
 I, D = 60, 4  # noqa: E741 (the shape letters of the library)
 SIZES = {"num_codebooks": 2, "codebook_size": 6}
@@ -80,7 +80,7 @@ def test_alone_it_starts_at_the_pretrained_codebooks_and_the_latents_scale(quant
 
 @pytest.mark.parametrize(("alone", "init"), [(False, None), (True, "zeros")])
 def test_codebooks_start_at_zero(alone, init):
-    model = RQ(I, D, alone, **SIZES, quantizer="kmeans", codebook_init=init)
+    model = RQ(I, D, alone, **SIZES, quantizer="kmeans", init_=init)
     values, _ = model.fit(jax.random.key(0), FEATURES)
     assert set(values) == {"frozen"}
     variables = model.init(jax.random.key(0), None)
@@ -94,18 +94,25 @@ def test_beside_a_table_the_first_forward_is_the_tables():
     np.testing.assert_array_equal(model.apply(variables), variables["frozen"]["full"])
 
 
-def test_the_spec_calls_it_init():
-    assert rq(I, D, alone=True, init="pretrained").codebook_init == "pretrained"
-    make = resolve("rq(init='zeros', quantizer='kmeans')", EMBEDDINGS, "embedding")
+@pytest.mark.parametrize("init", ["zeros", "pretrained"])
+def test_a_spec_names_the_initial_codebooks_init(init):
+    make = resolve(f"rq(init='{init}', quantizer='kmeans')", EMBEDDINGS, "embedding")
     made = make(num_items=I, features=D, alone=True)
-    assert (made.codebook_init, made.quantizer) == ("zeros", "kmeans")
+    assert (made.init_, made.quantizer) == (init, "kmeans")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"codebook_init": "pretrained"}, "beside a full table would count the text"),
-        ({"codebook_init": "random"}, "codebook_init='random' is not known"),
+        (
+            {"init_": "pretrained"},
+            "^init='pretrained' beside a full table would count the text twice: use "
+            "init='zeros', or `full=none`$",
+        ),
+        (
+            {"init_": "random"},
+            "^rq: init='random' is not known: use one of None, 'zeros', 'pretrained'$",
+        ),
         ({"quantizer": "pq"}, "quantizer='pq' is not known: use one of 'rqvae'"),
         ({"gradient": "gumbel"}, "gradient='gumbel' is not known"),
         ({"num_codebooks": 0}, "num_codebooks must be an integer of at least 1"),
@@ -120,5 +127,7 @@ def test_refuses_what_cannot_be(settings, message):
 def test_fit_refuses_a_small_catalogue_and_missing_text():
     with pytest.raises(InputError, match="codebook_size=256 is larger than the cat"):
         RQ(I, D).fit(jax.random.key(0), FEATURES)
-    with pytest.raises(InputError, match="learns its codes from item text"):
+    with pytest.raises(
+        InputError, match="from item text, and .*`text_embeddings=FILE.npz`"
+    ):
         RQ(I, D, **SIZES).fit(jax.random.key(0), ItemFeatures(None, LATENTS))

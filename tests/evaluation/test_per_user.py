@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import Dataset, Split
 from fedpeft_jax.evaluation.per_user import leak, per_user_table, slices
 from fedpeft_jax.evaluation.ranking import Ranks
@@ -11,8 +12,7 @@ from fedpeft_jax.evaluation.ranking import Ranks
 SPLIT = Split(
     name="toy",
     num_items=6,
-    offsets=np.array([0, 1, 2, 4, 7]),
-    train=np.array([0, 0, 0, 1, 0, 1, 2], np.int32),
+    train=Ragged.from_rows([[0], [0], [0, 1], [0, 1, 2]]),
     valid=np.array([1, -1, 2, -1], np.int32),
     test=np.array([0, 1, 3, -1], np.int32),
 )
@@ -20,8 +20,7 @@ DATA = Dataset(
     name="toy",
     user_ids=np.array(["a", "b", "c", "d"]),
     item_ids=np.arange(6) * 10,
-    offsets=np.arange(5),
-    items=np.zeros(4, np.int32),
+    items=Ragged.from_rows([[0], [0], [0], [0]]),
     item_text=None,
 )
 
@@ -32,10 +31,10 @@ def ranks(above, ties=None):
 
 
 def both(one):
-    return {"sampled": one, "full": one}
+    return {"sampled": one, "catalogue": one}
 
 
-def test_a_row_a_user_under_original_ids():
+def test_one_row_per_user_under_original_ids():
     results = {
         "model": {"valid": both(ranks([4, 5])), "test": both(ranks([1, 2, 3]))},
         "random": {"test": {"sampled": ranks([0, 0, 0], [9, 9, 8])}},
@@ -56,8 +55,7 @@ def test_slices_are_thirds_with_their_own_means():
     split = Split(
         name="toy",
         num_items=9,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        train=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
+        train=Ragged.from_rows([np.arange(n) for n in lengths]),
         valid=np.full(6, -1, np.int32),
         test=np.array([7, 8, 7, 8, 7, 8], np.int32),
     )

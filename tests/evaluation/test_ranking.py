@@ -9,19 +9,23 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.splits import Split
-from fedpeft_jax.evaluation import ranking as evaluation
-from fedpeft_jax.evaluation.ranking import Evaluator
-
-TARGETS = ("valid", "test")
-RANKINGS = ("sampled", "full")
+from fedpeft_jax.core.ragged import Ragged
+from fedpeft_jax.data import Split
+from fedpeft_jax.evaluation.ranking import (
+    RANKINGS,
+    TARGETS,
+    Evaluator,
+    compare_with_candidates,
+    compare_with_catalogue,
+    length_classes,
+    read_histories,
+)
 
 
 def make_split(trains, valid, test, num_items):
-    offsets = np.cumsum([0] + [len(train) for train in trains])
-    train = np.concatenate([np.sort(train) for train in trains]).astype(np.int32)
+    train = Ragged.from_rows([np.sort(train) for train in trains])
     held_out = np.array([valid, test], np.int32)
-    return Split("hand-made", num_items, offsets, train, *held_out)
+    return Split("hand-made", num_items, train, *held_out)
 
 
 def random_problem(num_clients=60, num_items=40, num_candidates=7, seed=0):
@@ -67,7 +71,7 @@ def brute_force(split, candidates, params, target, ranking):
     params = {name: np.asarray(value, int) for name, value in params.items()}
     above, ties = [], []
     for row, client in enumerate(split.evaluated):
-        train = set(split.train[split.offsets[client] : split.offsets[client + 1]])
+        train = set(split.train.row(client))
         own = (split.valid if target == "valid" else split.test)[client]
         if ranking == "sampled":
             rivals = [item for item in candidates[row] if item >= 0]
@@ -104,19 +108,19 @@ def by_item(params, client_ids, history, ids):
     return jnp.broadcast_to(params, shape) if ids is None else params[ids]
 
 
-def test_full_ranking_by_hand():
+def test_the_catalogue_ranking_by_hand():
     # Client 0 trains only. Client 1: train 0 and 1, validation 2, test 3.
     split = make_split([[4, 5], [0, 1]], [-1, 2], [-1, 3], num_items=6)
     evaluator = Evaluator(split, np.array([[4, 5]]))
     # Training items 0 (higher) and 1 (level) do not count in either.
     scores = jnp.array([9.0, 5.0, 5.0, 5.0, 7.0, 5.0])
-    assert evaluator.ranks(by_item, scores, "test", "full") == ([1], [1])
+    assert evaluator.ranks(by_item, scores, "test", "catalogue") == ([1], [1])
     # The test item 3 stays among the validation item's rivals.
-    assert evaluator.ranks(by_item, scores, "valid", "full") == ([1], [2])
+    assert evaluator.ranks(by_item, scores, "valid", "catalogue") == ([1], [2])
     assert evaluator.ranks(by_item, scores, "test", "sampled") == ([1], [1])
     summary = evaluator(by_item, scores, "test", ks=(1, 2))
-    assert list(summary) == ["sampled", "full"]
-    assert [summary["full"][f"hit_rate@{k}"] for k in (1, 2)] == [0.0, 0.5]
+    assert list(summary) == ["sampled", "catalogue"]
+    assert [summary["catalogue"][f"hit_rate@{k}"] for k in (1, 2)] == [0.0, 0.5]
 
 
 def test_padding_and_the_target_are_no_candidates():
@@ -132,7 +136,7 @@ def test_nan_is_never_a_good_rank(ranking):
     rivals = 2 if ranking == "sampled" else 4
     scores = jnp.arange(7.0)[::-1]  # lower ids are better
     clean = evaluator.ranks(by_item, scores, "test", ranking)
-    # Item 2 is the first client's target, and in full ranking the second's rival.
+    # Item 2 is the first client's target, and in the catalogue the second's rival.
     found = evaluator.ranks(by_item, scores.at[2].set(jnp.nan), "test", ranking)
     assert (found.above[0], found.ties[0]) == (rivals, 0)
     assert (found.above[1], found.ties[1]) == (clean.above[1], 0)
@@ -151,7 +155,7 @@ def test_one_trace_a_class_for_all_params_and_targets():
     split, candidates = random_problem()
     evaluator = Evaluator(split, candidates, block_limit=300)
     widths = 1 + candidates.shape[1], split.num_items
-    blocks = [list(evaluator._blocks(width)) for width in widths]
+    blocks = [list(evaluator.blocks(width)) for width in widths]
     for ranking in blocks:  # or no client is ever repeated to fill a block
         assert any(size < len(rows) for rows, size, _ in ranking)
     traced = []
@@ -162,7 +166,8 @@ def test_one_trace_a_class_for_all_params_and_targets():
 
     evaluator(counting, make_params(split, 0), "test")
     first = len(traced)
-    assert first == 2 * len(evaluator._classes) <= 8
+    classes = length_classes(split.counts[split.evaluated])
+    assert first == 2 * len(classes) <= 8
     assert first < sum(map(len, blocks))
     results = [evaluator(counting, make_params(split, 1), name) for name in TARGETS]
     assert len(traced) == first
@@ -172,13 +177,13 @@ def test_one_trace_a_class_for_all_params_and_targets():
 def test_classes_cover_every_client_and_pad_little():
     rng = np.random.default_rng(0)
     counts = np.clip(rng.lognormal(4.5, 1.1, 6000).astype(int), 1, 2300)
-    classes = evaluation._length_classes(counts)
+    classes = length_classes(counts)
     assert len(classes) <= 4
     np.testing.assert_array_equal(np.sort(np.concatenate(classes)), np.arange(6000))
     padded = sum(len(rows) * counts[rows].max() for rows in classes)
     assert padded < 3 * counts.sum() < 6000 * counts.max() / 3
-    assert len(evaluation._length_classes(np.full(9, 4))) == 1
-    assert len(evaluation._length_classes(np.array([2]))) == 1
+    assert len(length_classes(np.full(9, 4))) == 1
+    assert len(length_classes(np.array([2]))) == 1
 
 
 def sizes_in(jaxpr):
@@ -188,39 +193,43 @@ def sizes_in(jaxpr):
 
 
 @pytest.mark.parametrize("ranking", RANKINGS)
-def test_no_array_of_users_times_items(ranking, monkeypatch):
+def test_no_array_of_clients_times_items(ranking):
     num_clients, num_items, limit = 20_000, 300, 2**15
     # One history is a hundred items long: nothing may be padded to it for everyone.
     trains = [np.arange(100)] + [[client % 100] for client in range(num_clients - 1)]
     split = make_split(trains, [100] * num_clients, [101] * num_clients, num_items)
     candidates = np.tile(np.arange(102, 112, dtype=np.int32), (num_clients, 1))
     evaluator, seen = Evaluator(split, candidates, limit), []
-
-    def spy(function, static):
-        def wrapped(*args):
-            trace = jax.make_jaxpr(function, static_argnums=static)(*args)
-            seen.extend(sizes_in(trace))
-            return function(*args)
-
-        return wrapped
-
-    for name, static in (("_window", 3), ("_full", ()), ("_sampled", ())):
-        monkeypatch.setattr(evaluation, name, spy(getattr(evaluation, name), static))
-    evaluator.ranks(spy(by_item, ()), jnp.zeros(num_items), "test", ranking)
+    width = num_items if ranking == "catalogue" else 1 + candidates.shape[1]
+    device, scores = split.train.to_device(), jnp.zeros(num_items)
+    shapes = {(len(rows), length) for rows, _, length in evaluator.blocks(width)}
+    for size, length in shapes:
+        clients = jnp.zeros(size, jnp.int32)
+        read = jax.make_jaxpr(read_histories, static_argnums=2)
+        seen += sizes_in(read(device, clients, length))
+        history = read_histories(device, clients, length)
+        if ranking == "catalogue":
+            found = by_item(scores, clients, history, None)
+            compare = jax.make_jaxpr(compare_with_catalogue)
+            seen += sizes_in(compare(found, clients, clients, history))
+        else:
+            ids = jnp.zeros((size, width), jnp.int32)
+            found = by_item(scores, clients, history, ids)
+            seen += sizes_in(jax.make_jaxpr(compare_with_candidates)(found, ids))
     assert limit / 4 < max(seen) <= 2 * limit < num_clients * 10
 
 
 def test_a_long_history_makes_blocks_smaller():
     split = make_split([np.arange(90)] * 2, [90] * 2, [91] * 2, 100)
     evaluator = Evaluator(split, np.array([[92], [93]]), block_limit=150)
-    assert [len(rows) for rows, _, _ in evaluator._blocks(2)] == [1, 1]
+    assert [len(rows) for rows, _, _ in evaluator.blocks(2)] == [1, 1]
 
 
 def test_clients_without_training_items():
     split = make_split([[]], [0], [1], num_items=4)
     evaluator = Evaluator(split, np.array([[2]]))
-    assert evaluator.ranks(by_item, jnp.zeros(4), "test", "full") == ([0], [2])
-    assert evaluator.ranks(by_item, jnp.zeros(4), "valid", "full") == ([0], [3])
+    assert evaluator.ranks(by_item, jnp.zeros(4), "test", "catalogue") == ([0], [2])
+    assert evaluator.ranks(by_item, jnp.zeros(4), "valid", "catalogue") == ([0], [3])
 
 
 @pytest.mark.parametrize(
@@ -243,8 +252,8 @@ def test_bad_data(train, valid, test, candidates, message):
 def test_bad_arguments():
     evaluator = Evaluator(make_split([[0]], [1], [2], 4), np.array([[3]]))
     with pytest.raises(InputError, match="target must be one of valid, test"):
-        evaluator.ranks(by_item, jnp.zeros(4), "train", "full")
-    with pytest.raises(InputError, match="ranking must be one of sampled, full"):
+        evaluator.ranks(by_item, jnp.zeros(4), "train", "catalogue")
+    with pytest.raises(InputError, match="ranking must be one of sampled, catalogue"):
         evaluator.ranks(by_item, jnp.zeros(4), "test", "all")
     with pytest.raises(ValueError, match=r"shape \(1, 3\), not \(1, 4\)"):
-        evaluator.ranks(by_item, jnp.zeros(3), "test", "full")
+        evaluator.ranks(by_item, jnp.zeros(3), "test", "catalogue")

@@ -1,4 +1,4 @@
-"""Parameters on disk: what comes back, and what a user reads when it cannot."""
+"""Variables on disk: what comes back, and the error when nothing can."""
 
 import errno
 import subprocess
@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment.checkpoint import load_parameters, save_parameters
+from fedpeft_jax.experiment.checkpoint import load_variables, save_variables
 
 
 def tree():
@@ -25,7 +25,7 @@ def tree():
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "checkpoints" / "final"
-    save_parameters(path, tree())
+    save_variables(path, tree())
     return path
 
 
@@ -37,7 +37,7 @@ def assert_one_line(caught, *parts):
 
 
 def test_round_trip_bit_for_bit(saved):
-    found, expected = load_parameters(saved), tree()
+    found, expected = load_variables(saved), tree()
     assert set(found) == set(expected)
     assert found["rows"] == {}
     for role, name in (("params", "B"), ("frozen", "codes"), ("private", "user")):
@@ -47,15 +47,15 @@ def test_round_trip_bit_for_bit(saved):
 
 
 def test_saving_again_replaces(saved):
-    save_parameters(saved, {"params": {"w": np.ones(2, np.float32)}})
-    found = load_parameters(saved)
+    save_variables(saved, {"params": {"w": np.ones(2, np.float32)}})
+    found = load_variables(saved)
     assert list(found) == ["params"]
     assert found["params"]["w"].tolist() == [1.0, 1.0]
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError) as caught:
-        load_parameters(tmp_path / "absent")
+        load_variables(tmp_path / "absent")
     assert_one_line(caught, tmp_path / "absent", "name a folder under checkpoints/")
 
 
@@ -72,11 +72,11 @@ def spoil(saved, damage):
 
 LOAD = """
 import pathlib, sys
-from fedpeft_jax.experiment.checkpoint import load_parameters
+from fedpeft_jax.experiment.checkpoint import load_variables
 from fedpeft_jax.core.errors import InputError
 for path in sys.argv[1:]:
     try:
-        load_parameters(pathlib.Path(path))
+        load_variables(pathlib.Path(path))
         print("no error")
     except InputError as error:
         print(error)
@@ -88,21 +88,21 @@ def test_damaged(tmp_path):
     paths = []
     for damage in ("no metadata", "no manifest", "garbage", "empty"):
         paths.append(tmp_path / damage)
-        save_parameters(paths[-1], tree())
+        save_variables(paths[-1], tree())
         spoil(paths[-1], damage)
     command = [sys.executable, "-c", LOAD, *map(str, paths)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     messages = run.stdout.splitlines()
     assert len(messages) == len(paths)
     for message, path in zip(messages, paths, strict=True):
-        assert message.startswith(f"cannot read the parameters at {path}: ")
+        assert message.startswith(f"cannot read the variables at {path}: ")
 
 
 def test_unwritable(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError) as caught:
-        save_parameters(tmp_path / "file" / "final", tree())
-    assert_one_line(caught, "cannot write", tmp_path / "file" / "final", "set --out")
+        save_variables(tmp_path / "file" / "final", tree())
+    assert_one_line(caught, "cannot write", tmp_path / "file" / "final", "set `out`")
 
 
 def test_full_disk(tmp_path, monkeypatch):
@@ -111,6 +111,6 @@ def test_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ocp.Checkpointer, "save", full)
     with pytest.raises(InputError) as caught:
-        save_parameters(tmp_path / "final", tree())
+        save_variables(tmp_path / "final", tree())
     assert_one_line(caught, "No space left on device", "free some space")
     assert not (tmp_path / "final").exists()

@@ -1,35 +1,38 @@
-"""What a run sends, against closed forms and sums by hand."""
+"""The bytes that a run sends, against closed forms and sums by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedpeft_jax.core.roles import FROZEN, num_bytes
+from fedpeft_jax.experiment import configure, make_algorithm, make_model
 from fedpeft_jax.experiment.communication import (
     PhaseTraffic,
-    one_time_bytes,
+    measure_traffic,
     summarize_traffic,
 )
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.federated.state import init_server
+from fedpeft_jax.federated import init_server
 
 I, D, K = 50, 8, 3  # noqa: E741 (the shape letters of the library)
 COUNTS = np.array([1, 49, 10])
-CODES = 2 * I / 4  # in entries of 4 bytes: two codes an item, of one byte each
+CODES = 2 * I / 4  # in entries of 4 bytes: two codes per item, of one byte each
 
 
-def variables(full, embedding, backbone="fedmf"):
-    """The shapes of what the server holds."""
-    warm_up = 0 if full == "frozen" else None
-    config = RunConfig(
+def measured(full, embedding, backbone="fedmf", **settings):
+    """The traffic of the main phase, and the shapes of what the server holds."""
+    config = configure(
         full=full,
         embedding=embedding,
         features=D,
-        warm_up_rounds=warm_up,
+        warm_up_rounds=0 if full == "frozen" else None,
         backbone=backbone,
+        **settings,
     )
-    model = config.make_model(I)
-    return jax.eval_shape(lambda: init_server(model, jax.random.key(0)))
+    model = make_model(config.model, I)
+    algorithm = make_algorithm(config.training, config.server, model)
+    held = jax.eval_shape(lambda: init_server(model, jax.random.key(0)))
+    return measure_traffic("peft", algorithm, held, COUNTS), held
 
 
 @pytest.mark.parametrize(
@@ -48,33 +51,41 @@ def variables(full, embedding, backbone="fedmf"):
     ],
 )
 @pytest.mark.parametrize("backbone", ["fedmf", "fedncf", "pfedrec", "fedpergnn"])
-def test_dense_and_one_time_bytes(full, embedding, entries, frozen, backbone):
-    held = variables(full, embedding, backbone)
+def test_bytes_each_way_and_of_frozen_tables(
+    full, embedding, entries, frozen, backbone
+):
+    traffic, held = measured(full, embedding, backbone)
     if backbone == "fedncf":  # the layers 2D -> 64 -> 128 -> 64 -> 1 and their biases
         entries += 2 * D * 64 + 64 + 64 * 128 + 128 + 128 * 64 + 64 + 64
     if backbone == "fedpergnn":  # the items' degrees
         frozen += I
-    traffic = PhaseTraffic.of(held, COUNTS, I, num_negatives=1)
-    assert traffic.dense == 4 * entries
-    assert one_time_bytes(held) == 4 * frozen
+    assert traffic.uplink == traffic.downlink == 4 * entries
+    assert num_bytes(held[FROZEN]) == 4 * frozen
+
+
+def test_a_stage_changes_the_payload_that_is_counted():
+    full = 4 * K * (I + D)
+    spec, half = f"lora(rank={K})", {"upload": "clip_by_norm(max_norm=1.0), bfloat16"}
+    assert measured("none", spec)[0][1:3] == (full, full)
+    assert measured("none", spec, **half)[0][1:3] == (full / 2, full)
+    assert measured("none", spec, download="bfloat16")[0][1:3] == (full, full / 2)
 
 
 def test_private_parameters_are_not_counted():
-    held = variables("frozen", "lora")
+    traffic, held = measured("frozen", "lora")
+    assert "private" not in held
+    config = configure(features=D)
+    model = make_model(config.model, I)
+    algorithm = make_algorithm(config.training, config.server, model)
     private = {"user": jnp.zeros((1000, D))}
     with_private = {**held, "private": private}
-    assert PhaseTraffic.of(with_private, COUNTS, I, 1) == PhaseTraffic.of(
-        held, COUNTS, I, 1
-    )
-    assert one_time_bytes(with_private) == one_time_bytes(held)
-    assert PhaseTraffic.of({"private": private}, COUNTS, I, 1) == PhaseTraffic(0, 0.0)
+    assert measure_traffic("peft", algorithm, with_private, COUNTS) == traffic
 
 
 @pytest.mark.parametrize("num_negatives", [1, 2, 100])
 def test_touched_rows_come_with_their_ids(num_negatives):
     """A client touches its positives and their distinct negatives: I rows at most."""
-    held = variables("none", f"lora(rank={K})")
-    traffic = PhaseTraffic.of(held, COUNTS, I, num_negatives)
+    traffic, _ = measured("none", f"lora(rank={K})", num_negatives=num_negatives)
     rows = [n + min(n * num_negatives, I - n) for n in (1, 49, 10)]
     assert max(rows) <= I
     row, shared = 4 * K + 4, 4 * D * K
@@ -82,43 +93,73 @@ def test_touched_rows_come_with_their_ids(num_negatives):
 
 
 def test_shared_parameters_alone_have_no_rows():
-    held = {"params": {"w": jnp.zeros((3, 5))}}
-    assert PhaseTraffic.of(held, COUNTS, I, 1) == PhaseTraffic(60, 60.0)
+    traffic, _ = measured("none", "hash(num_buckets=7)")
+    assert traffic == PhaseTraffic("peft", 4 * 7 * D, 4 * 7 * D, 4.0 * 7 * D)
 
 
 def test_summary_by_hand():
     frozen = {"frozen": {"t": jnp.zeros(10)}, "private": {"u": jnp.zeros(99)}}
     found = summarize_traffic(
-        phases={
-            "warm_up": (PhaseTraffic(100, 31.4), 2),
-            "peft": (PhaseTraffic(20, 11.8), 3),
-        },
-        cohort_size=5,
+        phases=[
+            PhaseTraffic("warm_up", 100, 90, 31.4),
+            PhaseTraffic("peft", 20, 20, 11.8),
+        ],
+        rounds=[2, 3],
+        participations=[10, 15],
         participants=7,
-        frozen=frozen,
-        full_dense=100,
+        server=frozen,
+        full_bytes=100,
     )
+    # 5 clients per round: 2 rounds of 190 and 3 of 40; then the table.
+    total = 5 * (2 * 190 + 3 * 40) + 280
     assert found == {
         "uplink_bytes_per_client_round": {"warm_up": 100, "peft": 20},
-        "downlink_bytes_per_client_round": {"warm_up": 100, "peft": 20},
+        "downlink_bytes_per_client_round": {"warm_up": 90, "peft": 20},
         "touched_rows_bytes_per_client_round": {"warm_up": 31, "peft": 12},
+        "phases": [
+            {
+                "name": "warm_up",
+                "rounds": 2,
+                "uplink_bytes_per_client_round": 100,
+                "downlink_bytes_per_client_round": 90,
+            },
+            {
+                "name": "peft",
+                "rounds": 3,
+                "uplink_bytes_per_client_round": 20,
+                "downlink_bytes_per_client_round": 20,
+            },
+        ],
         "one_time_bytes": 40 * 7,
-        # Both ways, 5 clients a round: 2 rounds of 100 and 3 of 20; then the table.
-        "total_bytes": 2 * 5 * (2 * 100 + 3 * 20) + 280,
+        "total_bytes": total,
         "full_total_bytes": 2 * 5 * (5 * 100),
-        "fraction_of_full": 2880 / 5000,
+        "fraction_of_full": total / 5000,
     }
 
 
-def test_a_full_table_costs_all_of_itself():
-    held = variables("trained", "none")
-    traffic = PhaseTraffic.of(held, COUNTS, I, 1)
+def test_a_repeated_phase_name_overwrites_nothing():
     found = summarize_traffic(
-        phases={"peft": (traffic, 9)},
-        cohort_size=2,
+        phases=[PhaseTraffic("peft", 10, 10, 1.0), PhaseTraffic("peft", 30, 30, 1.0)],
+        rounds=[1, 2],
+        participations=[5, 10],
+        participants=1,
+        server={},
+        full_bytes=100,
+    )
+    assert found["total_bytes"] == 5 * 20 + 10 * 60
+    assert [p["uplink_bytes_per_client_round"] for p in found["phases"]] == [10, 30]
+    assert found["uplink_bytes_per_client_round"] == {"peft": 10}
+
+
+def test_a_full_table_costs_all_of_itself():
+    traffic, held = measured("trained", "none")
+    found = summarize_traffic(
+        phases=[traffic],
+        rounds=[9],
+        participations=[18],
         participants=3,
-        frozen=held,
-        full_dense=4 * I * D,
+        server=held,
+        full_bytes=4 * I * D,
     )
     assert found["fraction_of_full"] == 1.0
     assert found["one_time_bytes"] == 0
@@ -128,11 +169,12 @@ def test_a_full_table_costs_all_of_itself():
 @pytest.mark.parametrize("participants", [1, 3, 50])
 def test_one_time_bytes_go_to_each_participant_once(participants):
     found = summarize_traffic(
-        phases={"peft": (PhaseTraffic(4, 4.0), 1000)},
-        cohort_size=1,
+        phases=[PhaseTraffic("peft", 4, 4, 4.0)],
+        rounds=[1000],
+        participations=[1000],
         participants=participants,
-        frozen=variables("frozen", "lora"),
-        full_dense=4 * I * D,
+        server=measured("frozen", "lora")[1],
+        full_bytes=4 * I * D,
     )
     assert found["one_time_bytes"] == participants * 4 * I * D
     assert found["total_bytes"] == 8000 + found["one_time_bytes"]

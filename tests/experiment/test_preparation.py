@@ -5,9 +5,7 @@ import pytest
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import DATASETS, Source
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.preparation import prepare
-from fedpeft_jax.experiment.reporting import Reporter
+from fedpeft_jax.experiment import Reporter, configure, prepare
 from tests.small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
 
 
@@ -32,7 +30,7 @@ class Listener(Reporter):
 
 def prepared(**settings):
     listener = Listener()
-    return prepare(RunConfig(**{**SETTINGS, **settings}), listener), listener
+    return prepare(configure(**{**SETTINGS, **settings}), listener), listener
 
 
 def test_text_becomes_normalised_latents():
@@ -80,7 +78,7 @@ def test_codes_are_learned_from_text_beside_a_random_table():
 def test_degrees_count_the_clients_that_train_on_an_item():
     result, _ = prepared()
     degrees = result.item_features.degrees
-    expected = [np.sum(result.split.train == item) for item in range(NUM_ITEMS)]
+    expected = [np.sum(result.split.train.values == item) for item in range(NUM_ITEMS)]
     np.testing.assert_array_equal(degrees, expected)
 
 
@@ -100,7 +98,7 @@ def test_the_seed_draws_the_pretraining_and_the_data_seed_the_candidates():
 def test_the_same_settings_prepare_the_same_bits():
     one, two = prepared()[0], prepared()[0]
     np.testing.assert_array_equal(one.item_features.latents, two.item_features.latents)
-    np.testing.assert_array_equal(one.split.train, two.split.train)
+    np.testing.assert_array_equal(one.split.train.values, two.split.train.values)
 
 
 def test_items_without_text_start_at_the_mean_and_are_counted(monkeypatch):
@@ -123,10 +121,10 @@ def test_a_data_set_without_text_says_what_to_do(monkeypatch):
     read = DATASETS["synthetic"].read
     without = Source(lambda settings: read(settings)._replace(item_text=None))
     monkeypatch.setitem(DATASETS, "synthetic", without)
-    with pytest.raises(InputError, match="=FILE.npz, or set --full_init=random"):
+    with pytest.raises(InputError, match="=FILE.npz`, or set `full_init=random`"):
         prepared()
     prepared(full_init="random")
-    with pytest.raises(InputError, match="=FILE.npz, or set another --embedding"):
+    with pytest.raises(InputError, match="=FILE.npz`, or set another `embedding`"):
         prepared(full_init="random", embedding="rq")
 
 

@@ -1,13 +1,12 @@
 """Tests of protocol.py and of the presets that are named after it."""
 
-import dataclasses
 import shlex
 
 import pytest
 
-from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.config import FIELDS, configure
 from fedpeft_jax.experiment.protocol import describe_protocol, unsound_choices
-from tests.small_runs import ROOT
+from tests.helpers import ROOT
 
 PRESETS = ROOT / "experiments" / "presets"
 
@@ -19,18 +18,17 @@ def preset(name):
 
 
 def config(name):
-    fields = {f.name: f.type for f in dataclasses.fields(RunConfig)}
     given = {
-        key: int(value) if fields[key] in (int, "int") else value
+        key: int(value) if FIELDS[key].type is int else value
         for key, value in preset(name).items()
     }
-    return RunConfig(**given)
+    return configure(**given)
 
 
 def test_the_sound_preset_is_the_default_and_complete():
-    assert config("protocol_sound") == RunConfig()
+    assert config("protocol_sound") == configure()
     assert set(preset("protocol_paper")) <= set(preset("protocol_sound"))
-    assert unsound_choices(RunConfig()) == []
+    assert unsound_choices(configure()) == []
 
 
 def test_the_published_protocol_says_that_it_is_unsound():
@@ -49,7 +47,7 @@ def test_the_published_protocol_says_that_it_is_unsound():
 )  # fmt: skip
 def test_every_unsound_choice_is_named(changed):
     [name] = changed
-    [said] = unsound_choices(RunConfig(**changed))
+    [said] = unsound_choices(configure(**changed))
     assert said.startswith(f"{name}={changed[name]}: ")
-    protocol = describe_protocol(RunConfig(**changed), None)
+    protocol = describe_protocol(configure(**changed), None)
     assert protocol == {"unsound": [said], "log_odds_over_popularity": None}

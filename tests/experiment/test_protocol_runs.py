@@ -1,4 +1,4 @@
-"""Whole runs under other protocols, and what they leave behind user by user."""
+"""Whole runs under other protocols, and their results by user."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,17 @@ import polars as pl
 import pytest
 
 from fedpeft_jax.evaluation.metrics import summarize
-from fedpeft_jax.experiment import preparation
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.phases import enter_phase, make_phases
-from fedpeft_jax.experiment.reporting import Reporter
-from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
-from fedpeft_jax.federated.round import make_run_rounds
-from fedpeft_jax.federated.sampler import make_store
-from tests.small_runs import NUM_ITEMS, NUM_USERS, TRAINED, finish, finished, small_runs
+from fedpeft_jax.experiment import (
+    advance,
+    configure,
+    make_clients,
+    make_phases,
+    make_program,
+    prepare,
+    print_summary,
+    start,
+)
+from tests.small_runs import NUM_USERS, TRAINED, finish, finished, small_runs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,35 +79,23 @@ def test_baselines_are_those_that_were_asked_for(tmp_path):
 @pytest.mark.parametrize("draws", ["fixed", "fresh"])
 def test_negatives_are_drawn_once_or_for_every_participation(draws):
     """All take part from the same start: only their draws can tell two rounds apart."""
-    config = RunConfig(
-        **{**TRAINED, "rounds": 1, "cohort_fraction": 1.0, "negative_draws": draws}
-    )
-    prepared = preparation.prepare(config, Reporter())
-    counts = prepared.split.counts
-    tiles = make_tiles(counts, NUM_USERS, max_buckets=1)
+    changes = {"rounds": 1, "cohort_fraction": 1.0, "negative_draws": draws}
+    config = configure(**{**TRAINED, **changes})
+    prepared = prepare(config)
     [phase] = make_phases(config, prepared)
-    state, frozen = enter_phase(config, phase, NUM_USERS, None, {})
-    training = config.make_local_training(config.make_model(NUM_ITEMS))
-    run = make_run_rounds(training, config.make_aggregator(), tiles)
+    clients = make_clients(config, prepared.split)
+    program = make_program(phase.model, phase.algorithm, clients)
     tables = []
     for round_ in (0, 1):
-        plan = plan_cohorts(
-            tiles, counts, cohort_size=NUM_USERS, seed=0, first_round=0, num_rounds=1
-        )
-        start = jax.tree.map(lambda x: x.copy(), state._replace(key=None))
-        start = start._replace(key=jax.random.clone(state.key), round=jnp.int32(round_))
-        after, _ = run(
-            start, frozen, make_store(prepared.split), jnp.asarray(plan.client_ids),
-            jnp.asarray(plan.num_tiles), jnp.int32(1),
-        )  # fmt: skip
-        tables.append(np.asarray(jax.tree.leaves(after.rows)[0]))
+        state = start(config.run.seed, [phase], NUM_USERS)
+        rounds = state.rounds._replace(round=jnp.int32(round_))
+        after, _ = advance(program, state._replace(rounds=rounds), 1)
+        tables.append(np.asarray(jax.tree.leaves(after.rounds.rows)[0]))
     same = np.allclose(tables[0], tables[1], rtol=1e-4, atol=1e-6)
     assert same == (draws == "fixed")
 
 
-def test_a_leaking_protocol_is_called_so(tmp_path, capsys):
-    from fedpeft_jax.experiment.reporting import print_summary
-
+def test_a_leaking_protocol_is_reported(tmp_path, capsys):
     summary = finish(tmp_path / "run", train_negatives="unseen").summary
     assert summary["protocol"]["unsound"][0].startswith("train_negatives=unseen")
     summary["protocol"]["log_odds_over_popularity"] = {

@@ -55,7 +55,7 @@ def test_another_run_is_never_written_over(tmp_path, entry):
     with pytest.raises(InputError) as caught:
         RunFolder(tmp_path, "a")
     assert_one_line(
-        caught, tmp_path, f"already holds another run ({entry})", "set --out"
+        caught, tmp_path, f"already holds another run ({entry})", "set `out`"
     )
 
 
@@ -64,7 +64,7 @@ def test_a_file_in_the_way(tmp_path, below):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError) as caught:
         RunFolder(tmp_path / "file" / below, "a")
-    assert_one_line(caught, f"cannot write {tmp_path / 'file'}", "set --out")
+    assert_one_line(caught, f"cannot write {tmp_path / 'file'}", "set `out`")
 
 
 # What is in it
@@ -76,7 +76,7 @@ def test_what_is_written(tmp_path):
     folder.append_metrics({"round": 1})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"round": 1}\n'
     folder.append_metrics({"round": 2})
-    folder.save_parameters("final", {"params": {"w": np.ones(2)}})
+    folder.save_variables("final", {"params": {"w": np.ones(2)}})
     assert not (tmp_path / "summary.json").exists()
     folder.write_summary({"format": 1})
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 3}
@@ -116,7 +116,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, method):
     monkeypatch.setattr(pathlib.Path, "open", full_disk)
     with pytest.raises(InputError) as caught:
         getattr(folder, method)({"round": 1})
-    assert_one_line(caught, tmp_path, "No space left on device", "set --out")
+    assert_one_line(caught, tmp_path, "No space left on device", "set `out`")
 
 
 # Closing
@@ -146,7 +146,7 @@ def test_of_two_runs_that_start_at_once_one_gets_the_folder(tmp_path):
     first.write_config({"seed": 0})
     with pytest.raises(InputError) as caught:
         second.write_config({"seed": 1})
-    assert_one_line(caught, tmp_path, "already holds another run", "set --out")
+    assert_one_line(caught, tmp_path, "already holds another run", "set `out`")
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
 
 
@@ -155,4 +155,4 @@ def test_a_file_in_the_place_of_all_runs(tmp_path, monkeypatch):
     (tmp_path / "runs").write_text("in the way")
     with pytest.raises(InputError) as caught:
         RunFolder(None, "a")
-    assert_one_line(caught, "cannot write runs", "set --out")
+    assert_one_line(caught, "cannot write runs", "set `out`")

@@ -1,14 +1,14 @@
 """experiments/grid.py: rows of settings, seeds, and runs that are not run again."""
 
-import dataclasses
 import json
 import re
 
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment.config import RunConfig
-from tests.small_runs import ROOT, SETTINGS, load_script, run_cli, small_runs
+from fedpeft_jax.experiment import FIELDS, cli, configure
+from tests.helpers import ROOT
+from tests.small_runs import SETTINGS, load_script, run_cli, small_runs
 
 ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
 
@@ -62,7 +62,7 @@ def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
 
     # Other settings never take the place of a run.
     assert grid(tmp_path, "--local_epochs=3") == 2
-    assert "row0-seed0 holds a run of other settings" in capsys.readouterr().err
+    assert "row0-seed0 holds a run with other settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,13 @@ def test_seeds_that_are_refused(tmp_path, capsys):
 
 def test_the_file_of_embeddings_is_for_rows_that_read_it():
     module = load_script("grid")
-    settings = {**vars(RunConfig(**SETTINGS)), "text_embeddings": "x.npz"}
+    settings = dict.fromkeys(FIELDS) | SETTINGS | {"text_embeddings": "x.npz"}
     settings.update(warm_up_rounds=None, rounds=30)
-    read = [module.read_row(row, settings).text_embeddings for row in module.REFERENCES]
+    rows = [module.read_row(row, settings) for row in module.REFERENCES]
+    read = [cli.config_beside_others(row).text.text_embeddings for row in rows]
     assert read == ["x.npz", "x.npz", None, "x.npz", "x.npz"]
     with pytest.raises(InputError):
-        RunConfig(**{**settings, "full_init": "random", "embedding": "none"})
+        configure(**{**settings, "full_init": "random", "embedding": "none"})
 
 
 GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
@@ -102,9 +103,10 @@ GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_rows_of_the_grids_are_settings(path):
     module = load_script("grid")
-    settings = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    settings = {name: field.default for name, field in FIELDS.items()}
     lines = path.read_text().splitlines()
     rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
     assert len(rows) > 2
     for row in rows:
-        assert module.read_row(row, settings) != RunConfig() or row == "split=time"
+        config = configure(**module.read_row(row, settings))
+        assert config != configure() or row == "split=time"

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from fedpeft_jax.experiment import cli
-from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment import FIELDS, RunFolder, cli, configure
 from fedpeft_jax.experiment.plugins import REGISTRIES
-from tests.small_runs import ROOT, load_script, run_cli, small_runs
+from fedpeft_jax.features import PRETRAINERS
+from tests.helpers import ROOT
+from tests.small_runs import load_script, run_cli, small_runs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,18 +71,17 @@ def test_references_stand_beside_the_run(capsys, tmp_path):
 
 
 def test_a_run_is_not_its_own_reference(tmp_path):
-    config = RunConfig(full="trained", embedding="none")
-    others = list(load_script("run").references(config, tmp_path))
-    assert [other.full for other in others] == ["frozen"]
+    given, folder = {"full": "trained", "embedding": "none"}, RunFolder(tmp_path, "a")
+    others = list(load_script("run").references(given, folder))
+    assert [other.model.full for other in others] == ["frozen"]
 
 
 def test_print_config_resolves_what_is_derived(capsys):
-    module = load_script("run")
     assert run_cli("--print_config", warm_up_rounds=3, seed=7) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["warm_up_rounds"], printed["seed"]) == (3, 7)
-    module.print_config(RunConfig())
-    assert json.loads(capsys.readouterr().out)["warm_up_rounds"] == 20
+    assert printed["shared_server_optimizer"] == "sgd(learning_rate=5.0)"
+    assert list(printed) == list(FIELDS)
 
 
 def test_list_shows_every_plugin(capsys):
@@ -102,12 +102,12 @@ def test_list_shows_every_plugin(capsys):
 )
 def test_presets_are_flags_that_exist(capsys, path):
     assert run_cli(f"--flagfile={path}", "--print_config") == 0
-    RunConfig(**json.loads(capsys.readouterr().out))
+    configure(**json.loads(capsys.readouterr().out))
 
 
 def test_every_setting_has_a_flag():
     load_script("run")
-    assert set(cli.settings_from_flags()) == set(vars(RunConfig()))
+    assert set(cli.settings_from_flags()) == set(FIELDS)
 
 
 def test_the_compilation_cache_is_in_the_users_folder(tmp_path):
@@ -144,7 +144,9 @@ def test_the_compilation_cache_is_in_the_users_folder(tmp_path):
         ("--client_optimizer=adam", "needs 'learning_rate'"),
         ("--full=thawed", "use one of trained, frozen, none"),
         ("--cohort_size=61", "between 1 and 60"),
-        ("--cohort_size=0", "between 1 and 60"),
+        ("--cohort_size=0", "--cohort_size=0 must be at least 1"),
+        ("--upload=clip_by_norm(max_norm=0.0)", "max_norm must be above 0"),
+        ("--local_epochs=0", "--local_epochs=0 must be at least 1"),
         ("--dataset=netflix", "synthetic"),
         ("--dataset=ml-1m", "--data_dir"),
         ("--data_dir=/no/such/folder", "/no/such/folder"),
@@ -227,27 +229,28 @@ def test_a_run_that_diverges_keeps_what_it_has(capsys, tmp_path):
     assert not (tmp_path / "summary.json").exists()
 
 
+class _Raises:
+    """A pretrainer that ends the run with an error, as a plugin may."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, *args, **kwargs):
+        raise self.error
+
+
 def test_interruption_says_what_is_left(capsys, tmp_path, monkeypatch):
-    module = load_script("run")
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module.Run, "execute", interrupt)
-    assert run_cli(out=tmp_path / "run") == 130
-    assert capsys.readouterr().err.startswith("interrupted: ")
+    monkeypatch.setitem(PRETRAINERS, "stop", lambda: _Raises(KeyboardInterrupt()))
+    assert run_cli(out=tmp_path / "run", pretraining="stop") == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("interrupted: ")
     assert not (tmp_path / "run").exists()
 
 
 def test_memory_that_runs_out_is_one_line(capsys, tmp_path, monkeypatch):
-    module = load_script("run")
-
-    def grow(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nat op 7")
-
-    monkeypatch.setattr(module.Run, "execute", grow)
-    assert run_cli(out=tmp_path / "run") == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nat op 7")
+    monkeypatch.setitem(PRETRAINERS, "grow", lambda: _Raises(error))
+    assert run_cli(out=tmp_path / "run", pretraining="grow") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
     assert "RESOURCE_EXHAUSTED" in line and "lower --tile_rows" in line
 
 
@@ -271,6 +274,6 @@ def test_from_a_shell(tmp_path, script):
     assert run.stderr.count("\n") == 1 and "roundz" in run.stderr
     assert run.stdout == "" and list(tmp_path.iterdir()) == []
     shown = start("--help").stdout
-    for name in vars(RunConfig()):
+    for name in FIELDS:
         flag = f"--{name}:" in shown or f"--[no]{name}:" in shown
         assert flag or (script, name) == ("grid.py", "seed")

@@ -1,21 +1,25 @@
 """The autoencoder learns, is exact and repeatable, and refuses a collapse."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.features import (
-    Autoencoder,
-    autoencoder,
-    minibatches,
-    pretrain_autoencoder,
-)
+from fedpeft_jax.core.specs import resolve
+from fedpeft_jax.features import PRETRAINERS, Autoencoder, pretrain_autoencoder
+from fedpeft_jax.features.autoencoder import train_autoencoder
+from fedpeft_jax.features.latents import standardize_encodings
+from fedpeft_jax.features.minibatches import Minibatches, fit_network
 from tests.helpers import REAL_DATA
 
-DATA = REAL_DATA
 SMALL = {"latent": 4, "hidden": (24,), "epochs": 50, "batch_size": 64}
+
+
+def _assert_same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def _planted(num_items=150, features=20, rank=3, seed=0):
@@ -50,18 +54,23 @@ def test_learns_a_planted_structure():
     assert np.square(fitted - data).sum() < 0.2 * np.square(centred).sum()
 
 
-def test_explained_variance_is_of_the_inputs(monkeypatch):
+def _train(encodings, latent=4, hidden=(24,), **settings):
+    """The model and variables that `pretrain_autoencoder` evaluates, and the loss."""
+    settings = {"epochs": 50, "batch_size": 64, "learning_rate": 1e-2} | settings
+    data = jnp.asarray(standardize_encodings(encodings))
+    return train_autoencoder(
+        jax.random.key(0), data, latent, hidden, Minibatches(**settings)
+    )
+
+
+def test_explained_variance_is_of_the_inputs():
     data = _planted()
-    seen = {}
-    evaluate = autoencoder._evaluate
-
-    def spy(model, params, inputs):
-        seen.update(model=model, params=params, inputs=inputs)
-        return evaluate(model, params, inputs)
-
-    monkeypatch.setattr(autoencoder, "_evaluate", spy)
     result = _pretrain(encodings=data)
-    output = np.asarray(seen["model"].apply(seen["params"], seen["inputs"]), float)
+    model, variables, _ = _train(data)
+    inputs = standardize_encodings(data)
+    latents = model.apply(variables, inputs, method="encode")
+    np.testing.assert_allclose(result.latents, latents, rtol=1e-4, atol=1e-5)
+    output = np.asarray(model.apply(variables, inputs), float)
     scale = np.sqrt(data.var(axis=0).mean())
     errors = data - (data.mean(axis=0) + scale * output)
     expected = 1.0 - np.square(errors).sum() / (len(data) * data.var(axis=0).sum())
@@ -81,19 +90,33 @@ def test_same_key_same_latents_and_progress_changes_nothing():
         assert loss == again.loss_history[done - 1]
 
 
-def test_pieces_do_not_matter(monkeypatch):
-    pieces = _pretrain()
-    monkeypatch.setattr(minibatches, "_PIECES", 7)  # the last piece is shorter
-    whole = _pretrain()
-    np.testing.assert_array_equal(pieces.latents, whole.latents)
-    np.testing.assert_array_equal(pieces.loss_history, whole.loss_history)
+@pytest.mark.parametrize("pieces", [1, 7])  # of 50 epochs, the last of 7 is shorter
+def test_pieces_do_not_matter(pieces):
+    data = jnp.asarray(standardize_encodings(_planted()))
+    model = Autoencoder(features=20, hidden=(24,), latent=4)
+
+    def fit(**kwargs):
+        variables = model.init(jax.random.key(1), data)
+        settings = Minibatches(epochs=50, batch_size=64, learning_rate=1e-2)
+        return fit_network(
+            model, variables, data, jax.random.key(0), settings, **kwargs
+        )
+
+    _assert_same(fit(pieces=pieces), fit())
 
 
-def test_compiles_once():
-    minibatches._train.clear_cache()
-    _pretrain()
-    _pretrain(seed=1, encodings=_planted(seed=5), learning_rate=1e-2, noise=0.5)
-    assert minibatches._train._cache_size() == 1
+def test_compiles_once(caplog):
+    def compilations(**settings):
+        caplog.clear()
+        with jax.log_compiles():
+            _pretrain(**settings)
+        return [r for r in caplog.records if "Finished XLA comp" in r.getMessage()]
+
+    # Another number of epochs is another program.
+    assert compilations(epochs=23)
+    assert compilations(epochs=24)
+    other = {"encodings": _planted(seed=5), "learning_rate": 5e-3, "noise": 0.5}
+    assert not compilations(epochs=24, seed=1, **other)
 
 
 def test_strict_jax_flags():
@@ -102,18 +125,16 @@ def test_strict_jax_flags():
 
 
 def test_every_item_is_seen_once_an_epoch():
-    # With a step size of practically nothing, an epoch's loss is the mean over the
-    # items of the loss at the start, whatever the batches: 50 a batch without fillers,
-    # or 19 with two.
+    # With a negligible step size, an epoch's loss is the mean over the items of the
+    # loss at the start for any batches: 50 items per batch, or 19 with two fillers.
     settings = {"learning_rate": 1e-12, "noise": 0.0, "hidden": ()}
+    data = standardize_encodings(_planted())
     losses = []
     for batch_size in (64, 20):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(autoencoder, "refuse_collapse", lambda *_: None)
-            result = _pretrain(batch_size=batch_size, **settings)
-        losses.append(result.loss_history)
-        start = 1.0 - result.explained_variance
-        np.testing.assert_allclose(result.loss_history, start, rtol=1e-4)
+        model, variables, history = _train(data, batch_size=batch_size, **settings)
+        losses.append(history)
+        start = np.square(np.asarray(model.apply(variables, data)) - data).mean()
+        np.testing.assert_allclose(history, start, rtol=1e-4)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
@@ -138,7 +159,7 @@ def test_equal_encodings_are_refused(value):
 def test_a_collapse_is_refused(learning_rate):
     with pytest.raises(InputError, match="explained variance") as caught:
         _pretrain(learning_rate=learning_rate)
-    assert "--full_init=random" in str(caught.value)
+    assert "`full_init=random`" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -150,7 +171,8 @@ def test_a_collapse_is_refused(learning_rate):
         (np.zeros((5, 0)), {}, "shape"),
         (np.array([[1.0, np.nan], [0.0, 1.0]]), {}, "NaN"),
         (None, {"latent": 0}, "latent must be 1 or more, got 0"),
-        (None, {"hidden": (8, 0)}, r"hidden\[1\]"),
+        (None, {"hidden": (8, 0)}, r"hidden=\(8, 0\) must be a tuple of layer sizes"),
+        (None, {"hidden": 8}, "hidden=8 must be a tuple of layer sizes"),
         (None, {"epochs": 0}, "epochs"),
         (None, {"batch_size": 0}, "batch_size"),
         (None, {"learning_rate": 0.0}, "learning_rate"),
@@ -163,8 +185,59 @@ def test_bad_input_is_refused(encodings, settings, message):
         _pretrain(encodings=encodings, **settings)
 
 
+def test_the_registered_pretrainer_is_pretrain_autoencoder():
+    pretrain = resolve("autoencoder", PRETRAINERS, "pretraining")()
+    encodings = _planted(num_items=30, features=6)
+    _assert_same(
+        pretrain(jax.random.key(3), encodings, latent=2),
+        pretrain_autoencoder(jax.random.key(3), encodings, latent=2),
+    )
+
+
+def test_the_registered_pretrainer_takes_arguments_and_progress():
+    text = "autoencoder(hidden=(24,), epochs=50, batch_size=64, learning_rate=1e-2)"
+    pretrain = resolve(text, PRETRAINERS, "pretraining")()
+    calls = []
+    result = pretrain(
+        jax.random.key(0),
+        _planted(),
+        latent=4,
+        progress=lambda *call: calls.append(call),
+    )
+    _assert_same(result, _pretrain())
+    assert [done for done, _, _ in calls] == list(range(5, 51, 5))
+
+
+def test_the_registered_pretrainer_has_the_same_arguments_and_defaults():
+    function = inspect.signature(pretrain_autoencoder).parameters
+    for name, parameter in inspect.signature(
+        PRETRAINERS["autoencoder"]
+    ).parameters.items():
+        assert parameter.default == function[name].default
+        assert parameter.annotation == function[name].annotation
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("hidden=(8, 0)", "hidden=.* must be a tuple of layer sizes"),
+        ("hidden=8", "hidden=8 must be a tuple of layer sizes"),
+        ("hidden=('8',)", "must be a tuple of layer sizes"),
+        ("epochs=0", "epochs must be 1 or more, got 0"),
+        ("epochs=1.5", "cannot take epochs=1.5"),
+        ("batch_size=0", "batch_size must be 1 or more"),
+        ("learning_rate=0.0", "learning_rate must be positive"),
+        ("noise=-1", "noise 0 or more"),
+        ("latent=4", "no argument 'latent'"),
+    ],
+)
+def test_the_registered_pretrainer_refuses_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        resolve(f"autoencoder({arguments})", PRETRAINERS, "pretraining")()
+
+
 def test_real_encodings_beat_pca_of_a_quarter_of_the_width():
-    path = DATA / "Software_text_minilm.npz"
+    path = REAL_DATA / "Software_text_minilm.npz"
     if not path.exists():
         pytest.skip("no shared/data/Software_text_minilm.npz beside the repository")
     with np.load(path) as arrays:

@@ -1,11 +1,12 @@
-"""A cache that is hit by content alone, and that can break without breaking a run."""
+"""The cache depends on content alone, and a broken cache does not break a run."""
 
 import logging
 
 import numpy as np
 import pytest
 
-from fedpeft_jax.features import cache, encode_texts, text
+from fedpeft_jax.features import encode_texts
+from fedpeft_jax.features.cache import SCHEME_VERSION, encodings_path
 
 TEXTS = [
     "Toy Story (1995) animation children comedy",
@@ -15,45 +16,54 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Counts how often TF-IDF really runs."""
-    calls = []
-    encode = text._encode_tfidf
-
-    def count(texts, seed):
-        calls.append(list(texts))
-        return encode(texts, seed)
-
-    monkeypatch.setattr(text, "_encode_tfidf", count)
-    return calls
+def _whole(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
-def test_cache_hit(counted, tmp_path, caplog):
-    texts = [*TEXTS, ""]
-    first = encode_texts(texts, cache_dir=tmp_path)
-    again = encode_texts(texts, cache_dir=tmp_path)
-    assert len(counted) == 1
-    np.testing.assert_array_equal(first.encodings, again.encodings)
-    np.testing.assert_array_equal(first.missing, again.missing)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+def _assert_reads_the_cache(path, texts, caplog):
+    """Checks that `encode_texts` returns the cached arrays and keeps the file."""
+    arrays = _whole(path)
+    planted = np.full_like(arrays["encodings"], 7.0)
+    np.savez(path, encodings=planted, missing=arrays["missing"])
+    before = path.stat()
+    caplog.clear()
+    cached = encode_texts(texts, cache_dir=path.parent)
+    np.testing.assert_array_equal(cached.encodings, planted)
+    np.testing.assert_array_equal(cached.missing, arrays["missing"])
+    assert cached.source == "tfidf"
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert not caplog.records
 
 
-def test_other_content_is_encoded_again(counted, tmp_path, monkeypatch):
+def test_cache_hit(tmp_path, caplog):
+    texts = [*TEXTS, ""]
+    first = encode_texts(texts, cache_dir=tmp_path)
+    again = encode_texts(texts, cache_dir=tmp_path)
+    np.testing.assert_array_equal(first.encodings, again.encodings)
+    np.testing.assert_array_equal(first.missing, again.missing)
+    (path,) = tmp_path.iterdir()
+    assert path.suffix == ".npz"
+    assert not caplog.records
+    _assert_reads_the_cache(path, texts, caplog)
+
+
+def test_other_content_is_encoded_again(tmp_path):
     encode_texts(TEXTS, cache_dir=tmp_path)
     encode_texts(TEXTS[::-1], cache_dir=tmp_path)
     encode_texts(TEXTS, cache_dir=tmp_path, seed=1)
     encode_texts(["a bc", "d"], cache_dir=tmp_path)
     encode_texts(["a b", "cd"], cache_dir=tmp_path)
-    monkeypatch.setattr(cache, "SCHEME_VERSION", cache.SCHEME_VERSION + 1)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_another_version_of_the_scheme_has_another_file(tmp_path):
     encode_texts(TEXTS, cache_dir=tmp_path)
-    assert len(counted) == len(list(tmp_path.iterdir())) == 6
-
-
-def _whole(path):
-    with np.load(path) as arrays:
-        return dict(arrays)
+    identity = ["tfidf", 0]
+    assert list(tmp_path.iterdir()) == [encodings_path(tmp_path, identity, TEXTS)]
+    newer = encodings_path(tmp_path, identity, TEXTS, scheme=SCHEME_VERSION + 1)
+    assert newer.parent == tmp_path and not newer.exists()
 
 
 @pytest.mark.parametrize(
@@ -75,16 +85,15 @@ def _whole(path):
     ],
     ids=["empty", "text", "cut", "flipped", "lacking", "shape", "nan"],
 )
-def test_damaged_cache_is_recomputed(damage, counted, tmp_path, caplog):
+def test_damaged_cache_is_recomputed(damage, tmp_path, caplog):
     first = encode_texts(TEXTS, cache_dir=tmp_path)
     (path,) = tmp_path.iterdir()
     damage(path)
     again = encode_texts(TEXTS, cache_dir=tmp_path)
-    assert len(counted) == 2
     np.testing.assert_array_equal(first.encodings, again.encodings)
     assert "encoding again" in caplog.text
-    encode_texts(TEXTS, cache_dir=tmp_path)
-    assert len(counted) == 2  # the damaged file was replaced
+    assert list(tmp_path.iterdir()) == [path]
+    _assert_reads_the_cache(path, TEXTS, caplog)  # the damaged file was replaced
 
 
 def test_unwritable_cache_is_a_warning(tmp_path, caplog):
@@ -96,16 +105,13 @@ def test_unwritable_cache_is_a_warning(tmp_path, caplog):
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_full_disk_is_a_warning_and_leaves_nothing(tmp_path, caplog, monkeypatch):
-    def full(file, **_):
-        file.write(b"some bytes")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
+def test_a_failed_write_is_a_warning_and_leaves_nothing(tmp_path, caplog):
+    path = encodings_path(tmp_path, ["tfidf", 0], TEXTS)
+    path.mkdir()  # a folder where the file should be: the last step of a write fails
     features = encode_texts(TEXTS, cache_dir=tmp_path)
     assert features.encodings.shape == (4, 4)
-    assert "No space left" in caplog.text
-    assert not list(tmp_path.iterdir())
+    assert "not cached" in caplog.text
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("xdg", ["absolute", "relative", None])

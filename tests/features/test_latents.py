@@ -1,4 +1,4 @@
-"""Scales that are exact, dead dimensions that stay dead, and what a collapse is."""
+"""Scales are exact, dimensions without spread stay zero, a collapse is refused."""
 
 import jax
 import jax.numpy as jnp

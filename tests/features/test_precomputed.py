@@ -7,8 +7,6 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.features import load_text_embeddings
 from tests.helpers import REAL_DATA
 
-DATA = REAL_DATA
-
 
 def _assert_one_line(caught, *parts):
     message = str(caught.value)
@@ -118,7 +116,7 @@ def test_nan_outside_the_catalogue_does_not_matter(tmp_path):
 
 
 def test_real_file():
-    path = DATA / "ml-1m_text_minilm.npz"
+    path = REAL_DATA / "ml-1m_text_minilm.npz"
     if not path.exists():
         pytest.skip("no shared/data/ml-1m_text_minilm.npz beside the repository")
     features = load_text_embeddings(path, np.array([2, 1, 3114]))

@@ -9,11 +9,10 @@ import pytest
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.features.autoencoder import Autoencoder
-from fedpeft_jax.features.quantization import describe
+from fedpeft_jax.features.quantization import describe, restart_dead_codes
 from fedpeft_jax.features.rqvae import (
     RQVAE,
     pretrain_rqvae,
-    restart_dead_codes,
     rotation_trick,
     straight_through,
 )
@@ -107,7 +106,7 @@ def test_dead_codes_restart_at_residuals_and_others_stay():
     books = jnp.array([[[0.0, 0.0], [50.0, 50.0]], [[70.0, 70.0], [0.0, 1.0]]])
     latents = jnp.array([[1.0, 0.0], [0.0, 2.0]])
     after = restart_dead_codes(np.random.default_rng(0), books, latents)
-    # Nobody uses the second code of the first level: it moves onto one of the items.
+    # No item uses the second code of the first level: it moves to one of the items.
     np.testing.assert_array_equal(after[0, 0], [0.0, 0.0])
     assert after[0, 1].tolist() in latents.tolist()
     assert after[1, 0].tolist() in latents.tolist()
@@ -131,7 +130,7 @@ def test_learns_a_planted_structure(gradient):
     assert all(after < before for before, after in itertools.pairwise(norms))
     assert all(2 < perplexity <= 8 for perplexity in figures["perplexity"])
     assert [done for done, _, _ in calls] == list(range(6, 61, 6))
-    # The codes are those of the codebooks and latents that it hands out.
+    # The codes are those of the codebooks and latents in the result.
     again = describe(result.codebooks, result.latents)
     np.testing.assert_array_equal(again.codes, result.codes)
 

@@ -1,4 +1,4 @@
-"""TF-IDF, sentence models, and what becomes of items without text."""
+"""TF-IDF, sentence models, and items without text."""
 
 import importlib.util
 import os
@@ -105,7 +105,12 @@ def test_text_without_words_counts_as_missing(tmp_path):
 def test_no_text_at_all_is_refused(texts, tmp_path):
     with pytest.raises(InputError) as caught:
         encode_texts(texts, cache_dir=tmp_path)
-    _assert_one_line(caught, f"none of the {len(texts)} items", "--full_init=random")
+    _assert_one_line(
+        caught,
+        f"none of the {len(texts)} items",
+        "`text_embeddings=FILE.npz`",
+        "`full_init=random`",
+    )
 
 
 def test_no_word_at_all_is_refused(tmp_path):
@@ -188,7 +193,7 @@ def test_model_that_cannot_be_loaded(fake_package, tmp_path):
     with pytest.raises(InputError) as caught:
         encode_texts(TEXTS, "owner/broken", cache_dir=tmp_path)
     _assert_one_line(
-        caught, "owner/broken", "no config.json and", "folder", "--text_encoder=tfidf"
+        caught, "owner/broken", "no config.json and", "folder", "`text_encoder=tfidf`"
     )
 
 

@@ -7,10 +7,9 @@ import optax
 import pytest
 
 from fedpeft_jax.core.roles import scatter_add_rows
+from fedpeft_jax.federated import ClientUpdate, Sums
 from fedpeft_jax.federated.aggregators import (
     AGGREGATORS,
-    ClientUpdate,
-    Statistics,
     mean,
     row_mean,
     with_server_optimizer,
@@ -38,30 +37,36 @@ UPDATES = (
         {"t": jnp.array([[8.0], [4.0]])},
         jnp.array([0, 1]),
         jnp.float32(1),
+        jnp.float32(0.1),
     ),
     ClientUpdate(
         {"w": jnp.array([0.0, 4.0])},
         {"t": jnp.array([[2.0], [99.0]])},
         jnp.array([1, 4]),
         jnp.float32(2),
+        jnp.float32(0.2),
     ),
     ClientUpdate(
         {"w": jnp.array([1.6, -1.6])},
         {"t": jnp.array([[-1.6], [0.8]])},
         jnp.array([2, 0]),
         jnp.float32(5),
+        jnp.float32(0.5),
     ),
 )
 
 
 def add_up(aggregator, updates):
-    """What the engine does: sums dense statistics, and rows by item."""
-    mapped = [aggregator.map(u) for u in updates]
-    dense = jax.tree.map(lambda *x: sum(x), *[m.dense for m in mapped])
+    """What the engine does: adds sums, and rows by item."""
+    mapped = [aggregator.map(u, jax.random.key(0)) for u in updates]
+    shared, loss = (
+        jax.tree.map(lambda *x: sum(x), *parts)
+        for parts in ([m.shared for m in mapped], [m.loss for m in mapped])
+    )
     rows = jax.tree.map(lambda x: jnp.zeros((NUM_ITEMS, *x.shape[1:])), mapped[0].rows)
     for update, m in zip(updates, mapped, strict=True):
         rows = scatter_add_rows(rows, update.item_ids, m.rows)
-    return Statistics(dense, rows)
+    return Sums(shared, rows, loss)
 
 
 def aggregate(aggregator, updates=UPDATES):
@@ -90,6 +95,21 @@ def test_row_mean_by_hand():
     np.testing.assert_allclose(step["rows"]["t"][:, 0], expected, rtol=1e-6)
 
 
+def test_the_loss_is_the_weighted_mean_of_what_clients_report():
+    loss = add_up(mean(), UPDATES).loss
+    # (1*0.1 + 2*0.2 + 5*0.5) / 8
+    np.testing.assert_allclose(loss.value / loss.weight, 3.0 / 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_the_size_of_the_weights_does_not_matter(name, scale):
+    """A total weight below 1 is divided by like any other."""
+    scaled = [u._replace(weight=scale * u.weight) for u in UPDATES]
+    aggregator = AGGREGATORS[name]()
+    assert_close(aggregate(aggregator, scaled), aggregate(aggregator))
+
+
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_an_empty_place_adds_nothing(name):
     empty = jax.tree.map(lambda x: x * 0, UPDATES[0])._replace(
@@ -102,7 +122,7 @@ def test_an_empty_place_adds_nothing(name):
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
-def test_statistics_add_up_over_any_grouping(name):
+def test_sums_add_up_over_any_grouping(name):
     aggregator = AGGREGATORS[name]()
     rng = np.random.default_rng(0)
     updates = [
@@ -111,6 +131,7 @@ def test_statistics_add_up_over_any_grouping(name):
             {"t": jnp.asarray(rng.normal(size=(2, 1)), jnp.float32)},
             jnp.asarray(rng.choice(NUM_ITEMS, 2, replace=False)),
             jnp.float32(rng.integers(1, 9)),
+            jnp.float32(rng.uniform()),
         )
         for _ in range(6)
     ]
@@ -170,7 +191,7 @@ def test_rows_that_nobody_touched_do_not_move(problem):
     assert set(moved) == touched - {31}
 
 
-def test_an_aggregator_of_two_statistics_runs_in_the_engine(problem):
+def test_an_aggregator_of_two_sums_runs_in_the_engine(problem):
     # The mean over what the clients sent, divided by one plus their root mean square.
     split, training = problem
     plain = Engine(split, training, cohort_size=3)

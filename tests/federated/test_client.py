@@ -1,4 +1,4 @@
-"""One client's participation: local batches, a fresh optimizer, keys by purpose."""
+"""One client's local training: batches, a fresh optimizer, keys by purpose."""
 
 import functools
 
@@ -18,7 +18,7 @@ from fedpeft_jax.core.roles import (
     scatter_add_rows,
     select,
 )
-from fedpeft_jax.federated.client import _shuffle, train_client
+from fedpeft_jax.federated.client import make_batches, train_client
 from fedpeft_jax.federated.state import init_private, init_server
 from tests.helpers import (
     Engine,
@@ -40,12 +40,12 @@ SPLIT = random_split([5, 3], NUM_ITEMS)
 
 @functools.partial(jax.jit, static_argnums=0)
 def train_jitted(training, server, own, data, key):
-    sent = {
+    received = {
         SHARED: server[SHARED],
         ROWS: gather_rows(server[ROWS], data.item_ids),
     }
     frozen = gather_rows(server[FROZEN], data.item_ids)
-    return train_client(training, sent, own, frozen, data, key)
+    return train_client(training, received, own, frozen, data, key)
 
 
 @functools.cache
@@ -55,18 +55,16 @@ def initial(model):
 
 
 def train(training, client=0, capacity=5, seed=0):
-    """The dense update of one client of `SPLIT`, its private change, and its loss."""
+    """The dense update of one client of `SPLIT`, and its private change."""
     server, private = initial(training.model)
     own = gather_rows(private, jnp.int32(client))
     data = client_data(SPLIT, jax.random.key(3), 0, client, capacity)
-    update, after, loss = train_jitted(
-        training, server, own, data, jax.random.key(seed)
-    )
+    update, after = train_jitted(training, server, own, data, jax.random.key(seed))
     rows = scatter_add_rows(
         jax.tree.map(jnp.zeros_like, server[ROWS]), update.item_ids, update.rows
     )
     change = jax.tree.map(jnp.subtract, after, own)
-    return update._replace(rows=rows, item_ids=None), change, loss
+    return update._replace(rows=rows, item_ids=None), change
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +79,7 @@ def test_the_proximal_term_pulls_uploads_back_and_spares_private_parameters(mode
         train(make_training(model, optimizer=optax.sgd(rate), proximal=weight))
         for weight in (0.0, mu)
     )
-    first, _, _ = train(
+    first, _ = train(
         make_training(model, optimizer=optax.sgd(rate), local_epochs=1, proximal=mu)
     )
     # The first step has not moved yet; the second sees mu times the first one's way.
@@ -92,7 +90,9 @@ def test_the_proximal_term_pulls_uploads_back_and_spares_private_parameters(mode
         expected = without - rate * mu * way
         np.testing.assert_allclose(with_pull, expected, rtol=1e-4, atol=1e-6)
     assert_close(pulled[1], plain[1])
-    assert pulled[2] > plain[2]  # the loss that is reported is the one that is trained
+    assert (
+        pulled[0].loss > plain[0].loss
+    )  # the loss that is reported is the one that is trained
 
 
 def test_one_batch_of_everything_is_the_full_batch(model):
@@ -119,13 +119,13 @@ def test_padding_moves_nothing(model):
 
 def test_local_batches_cover_every_pair_once():
     mask = jnp.array([True] * 7 + [False] * 4)
-    batches = _shuffle(jax.random.key(0), mask, 3)
+    batches = make_batches(jax.random.key(0), mask, 3)
     assert batches.pairs.shape == batches.mask.shape == (4, 3)
     assert sorted(batches.pairs[batches.mask].tolist()) == list(range(7))
     # Valid pairs come first, so that no batch but the last live one is short.
     assert batches.mask.sum(axis=1).tolist() == [3, 3, 1, 0]
     others = {
-        tuple(_shuffle(jax.random.key(i), mask, 3).pairs.ravel()[:7].tolist())
+        tuple(make_batches(jax.random.key(i), mask, 3).pairs.ravel()[:7].tolist())
         for i in range(10)
     }
     assert len(others) > 5
@@ -142,15 +142,21 @@ def test_every_batch_is_a_step(model):
 def test_an_empty_place_gives_a_zero_update(model):
     for batch_size in (0, 2):
         training = make_training(model, local_batch_size=batch_size)
-        update, change, loss = train(training, client=SPLIT.num_clients)
+        update, change = train(training, client=SPLIT.num_clients)
         assert_same((update, change), jax.tree.map(jnp.zeros_like, (update, change)))
-        assert loss == 0
+        assert update.loss == update.weight == 0
 
 
 def test_weight_is_the_number_of_positives(model):
     for kwargs in [{}, {"local_batch_size": 2}]:
         assert train(make_training(model, **kwargs), 0)[0].weight == 5
         assert train(make_training(model, **kwargs), 1)[0].weight == 3
+
+
+def test_uniform_weights_are_one_and_zero_for_an_empty_place(model):
+    training = make_training(model, uniform_weights=True)
+    weights = [train(training, client)[0].weight for client in (0, 1, 2)]
+    assert [float(w) for w in weights] == [1, 1, 0]
 
 
 def test_the_optimizer_is_fresh_in_every_participation():
@@ -237,11 +243,11 @@ def test_a_schedule_trains_its_groups_one_after_the_other():
         optimizer=optax.sgd(0.5),
         local_epochs=1,
     )
-    update, change, loss = train(training)
+    update, change = train(training)
     # a: 1 - 0.5 * 2 = 0; then b, which sees the new a: 2 - 0.5 * 0. At once: b = 1.5.
     assert float(change["a"]) == -1.0
     assert float(update.shared["b"]) == 0.0
-    assert float(loss) == 2.0  # before the step
+    assert float(update.loss) == 2.0  # before the step
     # The table is in no group: it neither moves nor is lost.
     assert largest_change(update.rows, jax.tree.map(jnp.zeros_like, update.rows)) == 0
     assert select(update.rows, ("item_embedding",))

@@ -100,7 +100,7 @@ def test_a_cohort_depends_on_seed_and_round_alone():
 
 @pytest.mark.parametrize("size", [0, -1, 5])
 def test_a_cohort_that_cannot_be_drawn(size):
-    with pytest.raises(InputError, match="--cohort_size between 1 and 4"):
+    with pytest.raises(InputError, match="`cohort_size` between 1 and 4"):
         sample_cohort(0, 0, num_clients=4, size=size)
 
 

@@ -21,7 +21,13 @@ NUM_ITEMS = 12
 @functools.partial(jax.jit, static_argnums=(3,))
 def draw(key, positives, count, num_negatives=1):
     return draw_negatives(
-        key, positives, count, num_items=NUM_ITEMS, num_negatives=num_negatives
+        key,
+        count,
+        positives,
+        count,
+        capacity=positives.shape[0],
+        num_items=NUM_ITEMS,
+        num_negatives=num_negatives,
     )
 
 
@@ -138,18 +144,22 @@ def test_draws_outside_of_more_and_from_fewer_items(items, held, slots, seed):
 @functools.partial(jax.jit, static_argnums=(4,))
 def draw_outside(key, positives, count, excluded, slots):
     return draw_negatives(
-        key, positives, count, num_items=NUM_ITEMS, num_negatives=2,
-        excluded=excluded, num_slots=slots,
-    )  # fmt: skip
+        key,
+        count,
+        excluded,
+        jnp.sum(excluded < (slots or NUM_ITEMS), dtype=jnp.int32),
+        capacity=positives.shape[0],
+        num_items=NUM_ITEMS,
+        num_negatives=2,
+        pool=slots or None,
+    )
 
 
 def test_excluding_what_is_excluded_anyway_changes_no_bit():
-    positives = pad({1, 4, 5}, 4)
-    one = draw_negatives(
-        jax.random.key(0), positives, jnp.int32(3), num_items=NUM_ITEMS
+    items, count = {1, 4, 5}, jnp.int32(3)
+    sizes = {"capacity": 4, "num_items": NUM_ITEMS}
+    one, two = (
+        draw_negatives(jax.random.key(0), count, pad(items, n), count, **sizes, **pool)
+        for n, pool in ((4, {}), (6, {"pool": NUM_ITEMS}))
     )
-    two = draw_negatives(
-        jax.random.key(0), positives, jnp.int32(3), num_items=NUM_ITEMS,
-        excluded=pad({1, 4, 5}, 6), num_slots=NUM_ITEMS,
-    )  # fmt: skip
     jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -82,7 +82,7 @@ def oracle_round(server, users, table, split, cohort, negatives, *, by_row, rate
     touched, weights, losses = np.zeros(NUM_ITEMS), 0.0, 0.0
     users = users.copy()
     for client in cohort:
-        positives = split.train[split.offsets[client] : split.offsets[client + 1]]
+        positives = split.train.row(client)
         params = {**{k: v.copy() for k, v in server.items()}, "u": users[client].copy()}
         adam, weight, local = Adam(params), len(positives), []
         for _ in range(2):

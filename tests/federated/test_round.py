@@ -11,19 +11,24 @@ import optax
 import pytest
 from jax.extend import core
 
+from fedpeft_jax.core.keys import ServerPurpose, client_key
 from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
-from fedpeft_jax.federated import round as round_module
-from fedpeft_jax.federated.aggregators import ClientUpdate, mean, with_server_optimizer
-from fedpeft_jax.federated.client import train_client
-from fedpeft_jax.federated.cohorts import Tiles, make_tiles
+from fedpeft_jax.federated import (
+    ClientUpdate,
+    Tiles,
+    init_private,
+    init_server,
+    make_tiles,
+    train_client,
+    with_server_optimizer,
+)
+from fedpeft_jax.federated.aggregators import mean
 from fedpeft_jax.federated.losses import bpr
-from fedpeft_jax.federated.state import init_private, init_server
 from tests.helpers import (
     Engine,
     assert_close,
     assert_same,
     client_data,
-    client_key,
     largest_change,
     make_model,
     make_training,
@@ -150,10 +155,10 @@ def test_rounds_do_not_use_up_the_frozen_tables(peft, start):
 
 
 def test_only_shared_parameters_and_rows_leave_a_client(peft):
-    assert ClientUpdate._fields == ("shared", "rows", "item_ids", "weight")
+    assert ClientUpdate._fields == ("shared", "rows", "item_ids", "weight", "loss")
     state, frozen = peft.start()
     data = client_data(SPLIT, state.key, 0, 3)
-    update, private, _ = jax.eval_shape(
+    update, private = jax.eval_shape(
         lambda: train_client(
             peft.training,
             {
@@ -169,7 +174,7 @@ def test_only_shared_parameters_and_rows_leave_a_client(peft):
     assert jax.tree.structure(update.shared) == jax.tree.structure(state.shared)
     assert jax.tree.structure(update.rows) == jax.tree.structure(state.rows)
     assert update.item_ids.shape == data.item_ids.shape
-    assert update.weight.shape == ()
+    assert update.weight.shape == update.loss.shape == ()
     assert jax.tree.map(jnp.shape, private) == {"user": (4,)}
 
 
@@ -273,15 +278,15 @@ def test_the_walk_finds_what_it_looks_for():
 
 
 def test_the_servers_key_is_apart_from_every_client():
-    purpose = round_module.ServerPurpose.AGGREGATE
+    purpose = ServerPurpose.AGGREGATE
     assert purpose > 2**30
     seen = []
 
-    def apply(statistics, state, params, key):
-        step, state = mean().apply(statistics, state, params, key)
+    def apply(sums, state, server, key):
+        step, state = mean().apply(sums, state, server, key)
         return step, jax.random.key_data(key)
 
-    spy = mean()._replace(init=lambda params: jnp.zeros(2, jnp.uint32), apply=apply)
+    spy = mean()._replace(init=lambda server: jnp.zeros(2, jnp.uint32), apply=apply)
     engine = Engine(SPLIT, make_training(make_model(NUM_ITEMS)), 2, spy)
     state, frozen = engine.start()
     for round_ in range(2):

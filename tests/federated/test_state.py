@@ -8,13 +8,14 @@ import pytest
 
 from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.embeddings import ItemFeatures
-from fedpeft_jax.federated.aggregators import mean, with_server_optimizer
-from fedpeft_jax.federated.state import (
+from fedpeft_jax.federated import (
     init_private,
     init_server,
     keep_surviving,
     make_state,
+    with_server_optimizer,
 )
+from fedpeft_jax.federated.aggregators import mean
 from tests.helpers import (
     Engine,
     assert_same,
@@ -148,7 +149,7 @@ def test_the_warm_ups_table_becomes_the_frozen_one():
     assert_same(server[SHARED], fresh[SHARED])
 
     second = make_state(
-        copy(server), first.private, aggregator, first.key, int(first.round)
+        copy(server), first.private, peft.algorithm, first.key, int(first.round)
     )
     assert int(second.round) == 2
     assert_same(second.private, first.private)

@@ -1,4 +1,4 @@
-"""Reads Amazon reviews, any category, without loading a word of the reviews.
+"""Reads Amazon reviews of any category, without loading the text of the reviews.
 
 2018: Ni et al., "Justifying recommendations using distantly-labeled reviews and
 fine-grained aspects" (EMNLP 2019), https://nijianmo.github.io/amazon/. 2023: Hou et
@@ -19,17 +19,17 @@ from fedpeft_jax.data.readers.raw import Raw, as_ids, as_ratings, as_times, prom
 
 
 class Layout(NamedTuple):
-    """How an edition is written.
+    """The file layout of an edition.
 
     Attributes:
-      page: where it is published.
-      reviews: name of a category's file of reviews.
-      items: and of its items.
-      user: field of the reviewer.
-      item: field of the item.
-      time: field of the time.
-      rating: field of the rating, which may be missing.
-      text: fields of an item that its prompt is made of.
+      page: the web page of the edition.
+      reviews: the name of a category's file of reviews.
+      items: the name of a category's file of items.
+      user: the field of the reviewer.
+      item: the field of the item.
+      time: the field of the time.
+      rating: the field of the rating, which may be missing.
+      text: the fields of an item that its prompt is made of.
     """
 
     page: str
@@ -64,16 +64,16 @@ LAYOUTS = {
         text=("title", "store", "categories", "features", "description"),
     ),
 }
-"""The editions by the name that ``--dataset`` takes."""
+"""The editions by the name of their data set."""
 
-_MOST_LETTERS = 1000  # of one attribute: encoders read a few hundred words
+_MOST_LETTERS = 1000  # per attribute: encoders read a few hundred words
 
 
 def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> list[Path]:
     """Returns the two files of a category, with or without ``.gz``.
 
     Raises:
-      InputError: without a category, or if a file is not there.
+      InputError: without a category, or if a file is missing.
     """
     layout, folder = LAYOUTS[name], Path(data_dir)
     if category is None:
@@ -82,8 +82,8 @@ def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> lis
             for path in folder.glob(layout.items.format("*") + "*")
         )
         raise InputError(
-            f"{name} has many categories: set --category"
-            + (f" (here: {', '.join(held)})" if held else "=Software, for one")
+            f"{name} has many categories: set `category`"
+            + (f" (found: {', '.join(held)})" if held else ", such as Software")
         )
     found = []
     for form in (layout.reviews, layout.items):
@@ -93,27 +93,28 @@ def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> lis
             path = plain
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file: get it from {layout.page} and point data_dir "
-                "at its folder, or set --download"
+                f"{path}: no such file: download it from {layout.page} and set "
+                "`data_dir` to its folder, or set `fetch`"
             )
         found.append(path)
     return found
 
 
 def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:
-    """Reads a category; every review is an interaction, whatever its rating.
+    """Reads a category. Every review is an interaction, whatever its rating.
 
     Args:
       name: ``'amazon-2018'`` or ``'amazon-2023'``.
       data_dir: the folder of the files.
-      category: as in the files' names.
+      category: the category as it is written in the names of the files.
 
     Returns:
-      What was read, with ``rating`` if a review has one. A prompt has the item's title,
-      brand or store, categories, features and description, as far as there are any.
+      The interactions, with a column ``rating`` if any review has a rating. Prompts
+      contain title, brand or store, categories, features and description of the item;
+      missing ones are left out.
 
     Raises:
-      InputError: for files that are absent, truncated, damaged or malformed.
+      InputError: for files that are missing, truncated, damaged or malformed.
 
     Example:
       >>> import gzip, tempfile
@@ -141,7 +142,7 @@ def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:
     interactions = pl.DataFrame(columns)
     listed = _read(items, (layout.item, *layout.text))
     ids = as_ids(str(items), "item", listed[layout.item])
-    # Files of all items list millions that nobody here has reviewed.
+    # The files list millions of items; prompts are written for reviewed items only.
     needed = ids.is_in(interactions["item"].unique().implode())
     listed = listed.with_columns(ids)
     texts = [
@@ -159,31 +160,31 @@ def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:
 
 
 def _read(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
-    """Some fields of a file of JSON lines, as they are written."""
+    """Reads some fields of a file of JSON lines into columns of strings."""
     schema = dict.fromkeys(fields, pl.String)
     try:
-        # Compressed or not, and the gzip checksum is checked.
+        # Polars decompresses gzip, and checks its checksum.
         frame = pl.scan_ndjson(path, schema=schema).collect(engine="streaming")
     except OSError as error:
         raise unreadable(path, error) from error
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: is not a JSON object a line ({reason}): get the file again"
+            f"{path}: a line is not a JSON object ({reason}): download the file again"
         ) from error
     if frame.is_empty():
-        raise InputError(f"{path}: the file is empty: get it again")
+        raise InputError(f"{path}: the file is empty: download it again")
     missing = [f for f in fields[:3] if frame[f].null_count() == len(frame)]
     if missing and fields[0] in missing:
         raise InputError(
-            f"{path}: no line has {missing[0]!r}: check that it is the file of this "
+            f"{path}: no line has {missing[0]!r}: check that the file is of this "
             "edition"
         )
     return frame
 
 
 def _value(text: str | None) -> Any:
-    """The value of a field: lists are written as JSON."""
+    """Returns the value of a field: a string, or a list that is written as JSON."""
     if text and text.startswith("["):
         try:
             listed = json.loads(text)

@@ -1,7 +1,7 @@
-"""Reads any delimited text file, every value as it is written, or not at all.
+"""Reads any delimited text file into columns of strings, completely or not at all.
 
-Polars parses. What it would pass over in silence is checked here: the separator and
-the header are found, repeated names and ragged rows are refused.
+Polars parses the rows. This file finds the separator and the header, and refuses what
+Polars accepts silently: repeated column names, and rows of different lengths.
 """
 
 import csv
@@ -28,20 +28,21 @@ _NUMBER = re.compile(r"^\s*-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*$")
 def read_delimited(path: str | Path) -> pl.DataFrame:
     """Reads a file of rows, gzip-compressed or not, into columns of strings.
 
-    The separator is the one of `::`, tab, semicolon, comma and bar that splits the
-    first lines alike and most often. The first line is a header unless one of its
-    values is a number; without one columns are `column_1`, `column_2` and so on. The
-    typed headers of RecBole's atomic files lose their types.
+    The separator is the one of `::`, tab, semicolon, comma and bar that splits all of
+    the first lines into the same number of values, and into the most. The first line is
+    a header unless one of its values is a number; without a header the columns are
+    `column_1`, `column_2` and so on. The types in the headers of RecBole's atomic files
+    are removed.
 
     Args:
       path: the file.
 
     Returns:
-      A data frame of strings; an empty value is null.
+      A data frame of strings, where an empty value is null.
 
     Raises:
-      InputError: for a file that is absent, empty, damaged, no UTF-8, or whose rows or
-        header are malformed.
+      InputError: for a file that is missing, empty, damaged or not in UTF-8, or whose
+        rows or header are malformed.
 
     Example:
       >>> import tempfile
@@ -68,7 +69,7 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
                 schema=dict.fromkeys(names, pl.String),
                 quote_char='"' if separator in _QUOTED else None,
             )
-            if frame[names[-1]].null_count():  # as Polars fills up a row that is cut
+            if frame[names[-1]].null_count():  # Polars fills a short row with nulls
                 _check_widths(path, separator, len(names), has_header)
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
@@ -77,24 +78,24 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, UnicodeDecodeError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: its rows are not all as the first line is, or not in UTF-8 "
+            f"{path}: the rows differ from the first line, or are not in UTF-8 "
             f"({reason}): repair the file"
         ) from error
     return _without_blank_end(path, frame)
 
 
 def _no_rows(path: Path) -> InputError:
-    return InputError(f"{path}: the file has a header and no rows: name one with rows")
+    return InputError(f"{path}: the file has no rows: choose a file with rows")
 
 
 def unreadable(path: str | Path, error: Exception) -> InputError:
-    """An InputError for a file that cannot be opened or decompressed."""
+    """Returns an InputError for a file that cannot be opened or decompressed."""
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such file: check its name")
+        return InputError(f"{path}: no such file: check the name")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return InputError(
         f"{path}: cannot be read ({reason}): check the file and its permissions, or "
-        "get it again"
+        "download it again"
     )
 
 
@@ -108,12 +109,12 @@ def find_separator(lines: list[str]) -> str:
     best, most = ",", 1
     for separator in SEPARATORS:
         widths = {len(row) for row in _split(lines, separator)}
-        # A tie goes to the first: '::' before what may stand in a title.
+        # A tie goes to the first one: '::' before those that titles may contain.
         if len(widths) == 1 and (width := min(widths)) > most:
             best, most = separator, width
     if most > 1:
         return best
-    # Ragged: what the first line has most of, so that the error is about its rows.
+    # No separator fits. Choose the most frequent one, so the error is about the rows.
     return max(SEPARATORS, key=lambda separator: lines[0].count(separator))
 
 
@@ -121,7 +122,7 @@ def _split(lines: list[str], separator: str) -> list[list[str]]:
     if separator not in _QUOTED:
         return [line.split(separator) for line in lines]
     rows = list(csv.reader(lines, delimiter=separator, strict=False))
-    # The last lines may end within a value.
+    # The last line may end within a quoted value.
     return rows[:-1] if len(rows) > 2 else rows
 
 
@@ -129,7 +130,7 @@ def _first_lines(path: Path, most: int = 20) -> list[str]:
     with _open(path) as file:
         head = file.read(_PEEK)
     if head[:4] == b"PK\x03\x04":
-        raise InputError(f"{path}: is a zip archive: unpack it and name the file in it")
+        raise InputError(f"{path}: is a zip archive: unpack it and use a file in it")
     whole = len(head) < _PEEK
     text = head.decode("utf-8", "strict" if whole else "ignore").removeprefix("\ufeff")
     lines = text.splitlines(keepends=True)
@@ -137,19 +138,19 @@ def _first_lines(path: Path, most: int = 20) -> list[str]:
         lines = lines[:-1]
     lines = [line for line in lines if line.strip("\r\n")][:most]
     if not lines:
-        raise InputError(f"{path}: the file is empty: name one with rows")
+        raise InputError(f"{path}: the file is empty: choose a file with rows")
     return lines
 
 
 def _layout(path: Path, lines: list[str]) -> tuple[str, list[str]]:
-    """The separator, and the values of the first line."""
+    """Returns the separator, and the values of the first line."""
     separator = find_separator([line.rstrip("\r\n") for line in lines])
     [names] = _split([lines[0].rstrip("\r\n")], separator)
-    # A first line beyond what was read is cut, and has too many all the more.
+    # If the first line is longer than what was read, it has too many columns too.
     if len(names) > _MOST_COLUMNS:
         raise InputError(
-            f"{path}: the first line has more than {_MOST_COLUMNS} columns: name a "
-            "table with a row an interaction, or an item"
+            f"{path}: the first line has more than {_MOST_COLUMNS} columns: use a "
+            "table with one row per interaction, or per item"
         )
     return separator, names
 
@@ -163,16 +164,16 @@ def _header(path: Path, names: list[str]) -> list[str]:
         if name and names.count(name) > 1:
             raise InputError(
                 f"{path}: the header names column {name!r} {names.count(name)} times: "
-                "give each a name of its own"
+                "give each column a different name"
             )
-    # The first column of a frame that was saved with its index has no name.
+    # The first column has no name if a data frame was saved with its index.
     return [name or f"column_{place}" for place, name in enumerate(names, 1)]
 
 
 def _read_lines(
     path: Path, separator: str, names: list[str], has_header: bool
 ) -> pl.DataFrame:
-    """Reads rows whose separator has two characters; Polars takes one."""
+    """Reads rows with a separator of two characters; Polars supports only one."""
     lines = pl.read_csv(
         path,
         separator="\x1f",
@@ -186,7 +187,7 @@ def _read_lines(
         row = wrong.arg_max() or 0
         raise InputError(
             f"{path}: row {row + 1} has {widths[row] or 0} values separated by "
-            f"{separator!r}, the first line {len(names)}: repair it"
+            f"{separator!r}, and the first line has {len(names)}: repair the row"
         )
     parts = lines.str.split_exact(separator, len(names) - 1).struct.unnest()
     parts.columns = names
@@ -202,8 +203,8 @@ def _check_widths(path: Path, separator: str, width: int, has_header: bool) -> N
         for number, row in enumerate(rows, 1 - has_header):
             if any(row) and len(row) < width:
                 raise InputError(
-                    f"{path}: row {number} has {len(row)} values, the first line "
-                    f"{width}: repair it"
+                    f"{path}: row {number} has {len(row)} values, and the first line "
+                    f"has {width}: repair the row"
                 )
 
 
@@ -215,7 +216,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _without_blank_end(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
-    """Drops the blank lines that some editors leave at the end."""
+    """Removes the blank lines at the end that some editors add."""
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
     last = (~blank).arg_true()
     if not len(last):

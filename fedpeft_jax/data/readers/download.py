@@ -1,7 +1,7 @@
-"""Fetches published files: resumed, checked, and put in place whole or not at all.
+"""Downloads published files: resumed, checked, and complete or absent.
 
-What is there is never fetched again. An address that fails is followed by the next one;
-what has arrived is kept beside the target (`NAME.part`) and completed by the next try.
+A file that exists is not downloaded again. If an address fails, the next one is tried.
+A partial file is kept beside the target (`NAME.part`), and the next try completes it.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,22 +22,21 @@ from fedpeft_jax.core.errors import InputError
 
 _BLOCK = 1 << 18
 _TRIES = 4
-_BACK_OFF_S = 1.0
 _TIMEOUT_S = 30.0
-_MISMATCH = "its checksum is another one"
+_MISMATCH = "its checksum does not match"
 
 Progress = Callable[[int, int], None]
-"""Hears of bytes that arrived, of how many (0 if the server does not say)."""
+"""Receives the bytes downloaded so far, and the total (0 if it is unknown)."""
 
 
 class File(NamedTuple):
     """A published file.
 
     Attributes:
-      name: of the file.
-      urls: where it is, the official address first, mirrors after it.
-      md5: its checksum; None asks the official address for `URL.md5`, and goes by the
-        archive's own checksums where there is none.
+      name: the name of the file.
+      urls: its addresses, first the official one and then mirrors.
+      md5: its checksum. If None, it is read from `URL.md5` of the official address; if
+        that does not exist, the checksums within the archive are used.
     """
 
     name: str
@@ -46,13 +45,27 @@ class File(NamedTuple):
 
 
 def fetch(
-    file: File, folder: str | os.PathLike[str], progress: Progress | None = None
+    file: File,
+    folder: str | os.PathLike[str],
+    progress: Progress | None = None,
+    *,
+    back_off_s: float = 1.0,
 ) -> Path:
-    """Returns the file's path in a folder, fetched if it is not there.
+    """Downloads a file into a folder, unless it exists there.
+
+    Args:
+      file: the name, the addresses and the checksum.
+      folder: the folder, which is created if it does not exist.
+      progress: receives the progress of the download.
+      back_off_s: seconds to wait before the second try of an address; doubled before
+        every further try.
+
+    Returns:
+      The path of the file.
 
     Raises:
-      InputError: if no address gives the file, with what each answered and where to put
-        it by hand; or if the folder cannot be written.
+      InputError: if no address gives the file, with the reason of each and the path to
+        put the file at by hand; or if the folder cannot be written.
 
     Example:
       >>> import tempfile
@@ -67,46 +80,49 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target.parent):
-            if not target.exists():  # another run was quicker
-                _fetch(file, target, progress)
+            if not target.exists():  # another run may have been faster
+                _fetch(file, target, progress, back_off_s)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
-            f"cannot write {target}: {reason}; free some space or set --data_dir"
+            f"{target}: cannot be written ({reason}): free some space, or set "
+            "`data_dir` to another folder"
         ) from error
     return target
 
 
-def _fetch(file: File, target: Path, progress: Progress | None) -> None:
+def _fetch(
+    file: File, target: Path, progress: Progress | None, back_off_s: float
+) -> None:
     part, failures = target.with_name(f"{target.name}.part"), []
     for url in file.urls:
-        problem = _fetch_from(url, part, progress)
-        if problem is None:
-            problem = _wrong(file, part)
+        # A second time, from the start, if the checksum does not match: the file may
+        # have parts of two editions, or a fault of the transfer.
+        for _ in range(2):
+            problem = _fetch_from(url, part, progress, back_off_s)
             if problem is None:
-                os.replace(part, target)
-                return
-            part.unlink()
-            if problem == _MISMATCH:
-                # Pieces of two editions, or a fault on the way: once more, whole.
-                problem = _fetch_from(url, part, progress) or _wrong(file, part)
+                problem = _problem_of(file, part)
                 if problem is None:
                     os.replace(part, target)
                     return
-                part.unlink(missing_ok=True)
+                part.unlink()
+            if problem != _MISMATCH:
+                break
         failures.append(f"{url}: {problem}")
     raise InputError(
-        f"cannot download {file.name} ({'; '.join(failures)}): check the connection, "
-        f"or put the file at {target} by hand"
+        f"{file.name}: cannot be downloaded ({'; '.join(failures)}): check the "
+        f"connection, or put the file at {target} by hand"
     )
 
 
-def _fetch_from(url: str, part: Path, progress: Progress | None) -> str | None:
-    """Completes a partial file; returns what went wrong, if anything."""
+def _fetch_from(
+    url: str, part: Path, progress: Progress | None, back_off_s: float
+) -> str | None:
+    """Completes a partial file; returns the problem, None if there was none."""
     problem = "no answer"
     for attempt in range(_TRIES):
         if attempt:
-            time.sleep(_BACK_OFF_S * 2 ** (attempt - 1))
+            time.sleep(back_off_s * 2 ** (attempt - 1))
         held = part.stat().st_size if part.exists() else 0
         request = urllib.request.Request(url, headers={"User-Agent": "fedpeft_jax"})
         if held:
@@ -118,17 +134,17 @@ def _fetch_from(url: str, part: Path, progress: Progress | None) -> str | None:
             problem = "the connection was cut"
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and held:
-                # Complete already, or of another edition: the checksum will tell.
+                # It is complete, or of another edition: the checksum will show it.
                 if error.headers.get("Content-Range", "").endswith(f"/{held}"):
                     return None
                 part.unlink()
                 continue
             problem = f"the server answered {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 429):
-                return problem  # it would answer the same again
+                return problem  # another try would have the same answer
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename:
-                raise  # of the disk, not of the connection
+                raise  # an error of the disk, not of the connection
             reason = getattr(error, "reason", None) or error
             problem = str(reason) or type(error).__name__
     return problem
@@ -137,7 +153,7 @@ def _fetch_from(url: str, part: Path, progress: Progress | None) -> str | None:
 def _write(
     answer: http.client.HTTPResponse, part: Path, held: int, progress: Progress | None
 ) -> bool:
-    """Appends the answer to the partial file; returns whether all of it came."""
+    """Appends the answer to the partial file; returns whether it is complete."""
     resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
     done = held if resumed else 0
     length = answer.headers.get("Content-Length")
@@ -160,8 +176,8 @@ def _write(
     return not total or done >= total
 
 
-def _wrong(file: File, path: Path) -> str | None:
-    """What is wrong with a file that arrived, None if nothing is."""
+def _problem_of(file: File, path: Path) -> str | None:
+    """Returns the problem of a downloaded file, None if there is none."""
     expected = file.md5 or _published_md5(file.urls[0])
     if expected is not None:
         with path.open("rb") as content:
@@ -177,7 +193,7 @@ def _wrong(file: File, path: Path) -> str | None:
                 while content.read(1 << 20):
                     pass
     except (zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        return f"it is damaged or something else ({error})"
+        return f"it is damaged, or not such an archive ({error})"
     return None
 
 
@@ -200,10 +216,10 @@ def _is_hex(word: str) -> bool:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Waits for another process that fetches into the folder; a lock dies with it."""
+    """Waits while another process downloads into the folder; its lock ends with it."""
     try:
         import fcntl
-    except ImportError:  # Windows: two runs at once fetch twice, and the last one stays
+    except ImportError:  # Windows: two runs at once download the file twice
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -212,37 +228,3 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def movielens_file(name: str, md5: str | None) -> File:
-    """Where GroupLens publishes a MovieLens data set."""
-    return File(
-        f"{name}.zip",
-        (f"https://files.grouplens.org/datasets/movielens/{name}.zip",),
-        md5,
-    )
-
-
-_AMAZON = {
-    "amazon-2018": (
-        "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2/",
-        "https://jmcauley.ucsd.edu/data/amazon_v2/",
-        "http://deepyeti.ucsd.edu/jianmo/amazon/",
-    ),
-    "amazon-2023": (
-        "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw/",
-        "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_2023/raw/",
-    ),
-}
-_AMAZON_FOLDERS = {
-    "amazon-2018": ("categoryFilesSmall", "metaFiles2"),
-    "amazon-2023": ("review_categories", "meta_categories"),
-}
-
-
-def amazon_files(name: str, files: Sequence[str]) -> list[File]:
-    """Where a category's files of reviews and items are published."""
-    return [
-        File(file, tuple(f"{base}{folder}/{file}" for base in _AMAZON[name]))
-        for folder, file in zip(_AMAZON_FOLDERS[name], files, strict=True)
-    ]

@@ -1,9 +1,9 @@
-"""Reads MovieLens as GroupLens publishes it: an archive, or its unpacked folder.
+"""Reads MovieLens as GroupLens publishes it, from the archive or its unpacked folder.
 
 Harper and Konstan, "The MovieLens Datasets" (TiiS 2015),
-https://grouplens.org/datasets/movielens/. The older ones separate fields by ``::``, a
-tab or a bar and have titles in Latin-1, the newer ones are CSV in UTF-8. Row order
-within a user is not time order.
+https://grouplens.org/datasets/movielens/. In older data sets fields are separated by
+``::``, a tab or a bar, and titles are in Latin-1; newer ones are CSV in UTF-8. Row
+order within a user is not time order.
 """
 
 import io
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.dataset import Dataset, build_dataset
 from fedpeft_jax.data.readers.movielens_files import (
     again,
     check_lines,
@@ -37,16 +36,17 @@ _ID, _STARS = r"[0-9]{1,18}", r"[0-9]+(?:\.[0-9]+)?"
 
 
 class Layout(NamedTuple):
-    """How one of the data sets is written.
+    """The file layout of one of the data sets.
 
     Attributes:
-      folder: of the files, in the archive.
-      ratings: name of the file of ratings.
-      movies: name of the file of movies.
-      separator: between the fields of a rating.
-      read_movies: name, content -> columns `item` and `text`.
-      num_ratings: in the published file; None where it changes.
-      md5: of the published archive; None to ask the server for it.
+      folder: the folder of the files in the archive.
+      ratings: the name of the file of ratings.
+      movies: the name of the file of movies.
+      separator: the separator between the fields of a rating.
+      read_movies: returns columns `item` and `text`, from the name of the file, its
+        content and the name of the data set.
+      num_ratings: the number of ratings in the published file; None if it changes.
+      md5: the checksum of the published archive; None to ask the server for it.
     """
 
     folder: str
@@ -59,20 +59,20 @@ class Layout(NamedTuple):
 
 
 def read_movielens(name: str, data_dir: str | os.PathLike[str]) -> Raw:
-    """Reads a MovieLens data set; every rating is an interaction, whatever its value.
+    """Reads a MovieLens data set. Every rating is an interaction, whatever its value.
 
     Args:
       name: a key of `LAYOUTS`, such as ``'ml-1m'``.
-      data_dir: the archive itself, the folder that holds it, the folder that holds the
-        unpacked folder, or that folder.
+      data_dir: the archive, the folder of the archive, the unpacked folder, or the
+        folder that contains the unpacked folder.
 
     Returns:
-      What was read. An item's prompt is made from its attributes: ``Title: Toy Story
-      (1995). Genres: Animation, Children's, Comedy.``
+      The interactions and one prompt per movie: ``Title: Toy Story (1995). Genres:
+      Animation, Children's, Comedy.``
 
     Raises:
-      InputError: the files are absent, unreadable, damaged or empty, or a row is
-        malformed. A file is read whole or not at all.
+      InputError: if a file is missing, unreadable, damaged or empty, or a row is
+        malformed.
 
     Example:
       >>> import tempfile
@@ -101,12 +101,6 @@ def read_movielens(name: str, data_dir: str | os.PathLike[str]) -> Raw:
     return Raw(name, interactions, prompts, tuple(notes))
 
 
-def load_movielens_1m(data_dir: str | os.PathLike[str]) -> Dataset:
-    """Loads MovieLens-1M: `read_movielens`, numbered and in time order."""
-    raw = read_movielens("ml-1m", data_dir)
-    return build_dataset(raw.name, raw.interactions, raw.item_text, notes=raw.notes)
-
-
 def _read_ratings(layout: Layout, name: str, file: str, content: bytes) -> pl.DataFrame:
     fields = [_ID, _ID, _STARS, r"[0-9]{1,18}"]
     pattern = f"^{layout.separator.join(fields)}$"
@@ -115,7 +109,7 @@ def _read_ratings(layout: Layout, name: str, file: str, content: bytes) -> pl.Da
     if layout.ratings.endswith(".csv"):
         lines = without_header(name, file, lines, "userId,movieId,rating,timestamp")
     check_lines(name, file, lines, pattern, words.replace("\t", " "))
-    # Every row has the layout, so '::' can be read as ':' around an empty column.
+    # All rows are checked, so '::' can be read as two ':' around an empty column.
     wide = len(layout.separator) == 2
     columns = [0, 2, 4, 6] if wide else [0, 1, 2, 3]
     types: dict[str, Any] = {f"{c}": pl.Int64 for c in range(7 if wide else 4)}
@@ -151,7 +145,7 @@ def _movies_csv(file: str, content: bytes, name: str) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{file}: no table of movies ({reason}): repair it, or {again(name)}"
+            f"{file}: is not a table of movies ({reason}): repair it, or {again(name)}"
         ) from error
     if frame.columns != ["movieId", "title", "genres"] or frame.is_empty():
         raise InputError(
@@ -230,14 +224,14 @@ LAYOUTS: dict[str, Layout] = {
         "ml-latest-small", "ratings.csv", "movies.csv", ",", _movies_csv, None, None,
     ),
 }  # fmt: skip
-"""The data sets by name."""
+"""The layouts by the name of their data set."""
 
 
 def movielens_sources(name: str, data_dir: str | os.PathLike[str]) -> list[Path]:
-    """Returns the files that a data set is read from: two, or the archive.
+    """Returns the files that a data set is read from: two files, or the archive.
 
     Raises:
-      InputError: if there are none, with where to get them.
+      InputError: if there are none, with the address to download them from.
     """
     layout = LAYOUTS[name]
     files = (layout.ratings, layout.movies)

@@ -1,4 +1,4 @@
-"""Where MovieLens' files lie, and their lines, whole or not at all."""
+"""Finds the files of MovieLens, and reads their lines, all of them or none."""
 
 import zipfile
 import zlib
@@ -7,76 +7,79 @@ from pathlib import Path
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data.readers.delimited import unreadable
 
 
 def page(name: str) -> str:
-    """Returns the page that a data set is published on."""
+    """Returns the web page of a data set."""
     part = name.removeprefix("ml-").removesuffix("-small")
     return f"https://grouplens.org/datasets/movielens/{part}/"
 
 
 def again(name: str) -> str:
-    """Returns what to do about a damaged file."""
+    """Returns the advice for a damaged file, for the end of a message."""
     return f"download {name}.zip again from {page(name)}"
 
 
 def find_files(
     name: str, folder: str, files: tuple[str, str], path: Path
 ) -> list[Path]:
-    """Returns the files that a data set is read from: two, or the archive.
+    """Returns the files that a data set is read from: two files, or the archive.
 
     Args:
-      name: of the data set, and of its archive without `.zip`.
-      folder: that the archive unpacks to.
-      files: names of the ratings and of the movies.
-      path: the archive, the unpacked folder, or a folder that holds either.
+      name: the name of the data set, and of its archive without `.zip`.
+      folder: the folder that the archive unpacks to.
+      files: the names of the files of ratings and of movies.
+      path: the archive, the unpacked folder, or a folder that contains one of these.
 
     Raises:
-      InputError: if there are none, with where to get them.
+      InputError: if there are none, with the address to download them from.
     """
     for place in (path / folder, path):
-        # The first folder with either file is meant: the other is then missing.
+        # The first folder with one of the files is used; both must be there.
         if any((place / file).is_file() for file in files):
             for file in files:
                 if not (place / file).is_file():
                     raise InputError(
-                        f"{place / file}: no such file: unpack {name}.zip whole "
+                        f"{place / file}: no such file: unpack all of {name}.zip "
                         f"({page(name)})"
                     )
             return [place / file for file in files]
     archive = path if path.is_file() else path / f"{name}.zip"
     if archive.is_file():
         return [archive]
-    problem = "holds neither" if path.is_dir() else "no such file or folder, expected"
+    problem = "contains no" if path.is_dir() else "no such file or folder, expected"
     raise InputError(
-        f"{path}: {problem} {name}.zip, {folder}/{files[0]} or "
-        f"{files[0]}: download {name}.zip from {page(name)} and point data_dir "
-        "at its folder, or set --download"
+        f"{path}: {problem} {name}.zip, {folder}/{files[0]} or {files[0]}: download "
+        f"{name}.zip from {page(name)} and set `data_dir` to its folder, or set "
+        "`fetch`"
     )
 
 
 def read_files(
     name: str, folder: str, files: tuple[str, str], path: Path
 ) -> tuple[str, bytes, str, bytes]:
-    """Name and content of the ratings and movies files, wherever they lie."""
+    """Returns the name and the content of the file of ratings, and those of movies.
+
+    Raises:
+      InputError: as `find_files`, and if a file cannot be read.
+    """
     try:
         found = find_files(name, folder, files, path)
         if len(found) == 1:
             return _read_archive(name, folder, files, found[0])
-        ratings, movies = found
-        return str(ratings), ratings.read_bytes(), str(movies), movies.read_bytes()
+        contents = []
+        for path in found:
+            contents.append(path.read_bytes())
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"{error.filename or path}: cannot be read ({reason}): "
-            "check the file and its permissions"
-        ) from error
+        raise unreadable(error.filename or path, error) from error
+    return str(found[0]), contents[0], str(found[1]), contents[1]
 
 
 def _read_archive(
     name: str, folder: str, files: tuple[str, str], archive: Path
 ) -> tuple[str, bytes, str, bytes]:
-    """Name and content of the two members of the archive; zip checksums are checked."""
+    """Returns name and content of two members; the zip file's checksums are checked."""
     try:
         with zipfile.ZipFile(archive) as opened:
             members = set(opened.namelist())
@@ -93,7 +96,7 @@ def _read_archive(
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
-        NotImplementedError,  # a compression method that Python does not know
+        NotImplementedError,  # a compression method that Python does not support
         RuntimeError,  # an encrypted member
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -107,13 +110,13 @@ def split_lines(name: str, file: str, content: bytes, encoding: str) -> pl.Serie
     """Returns the lines of a file.
 
     Raises:
-      InputError: if it is empty, or in another encoding.
+      InputError: if the file is empty, or in another encoding.
     """
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: no UTF-8 at byte {error.start}: {again(name)}"
+            f"{file}: is not in UTF-8 at byte {error.start}: {again(name)}"
         ) from error
     lines = pl.Series([text], dtype=pl.String).str.split("\n").explode()
     lines = lines.str.strip_suffix("\r")
@@ -125,11 +128,11 @@ def split_lines(name: str, file: str, content: bytes, encoding: str) -> pl.Serie
 
 
 def without_header(name: str, file: str, lines: pl.Series, header: str) -> pl.Series:
-    """Returns the lines after the first, which has to be the header."""
+    """Returns the lines after the first; raises InputError if that is another one."""
     if lines[0] != header or len(lines) < 2:
         raise InputError(
-            f"{file}: starts with {lines[0][:80]!r}, not {header} and rows: "
-            f"{again(name)}"
+            f"{file}: starts with {lines[0][:80]!r}, and should have {header} and then "
+            f"rows: {again(name)}"
         )
     return lines[1:]
 
@@ -138,8 +141,8 @@ def check_lines(
     name: str, file: str, lines: pl.Series, pattern: str, fields: str
 ) -> None:
     """Raises InputError unless every line matches the pattern."""
-    # Polars' CSV reader takes one-byte separators only and fills short rows with
-    # nulls, so whole lines are checked against the layout before they are taken apart.
+    # Polars' CSV reader supports only separators of one byte, and fills short rows with
+    # nulls, so whole lines are checked before they are split.
     good = lines.str.contains(pattern)
     if not good.all():
         row = good.arg_min() or 0

@@ -1,4 +1,4 @@
-"""What a reader hands over: columns with the names that everything here goes by."""
+"""The result of a reader, and the types and checks of its columns."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -9,18 +9,19 @@ import polars as pl
 from fedpeft_jax.core.errors import InputError
 
 TRAIN, VALID, TEST, UNUSED = 0, 1, 2, 3
-"""Parts of a split: of the `part` column, and of `Dataset.parts`."""
+"""Parts of a split: the values of the column `part` and of `Dataset.parts`."""
 
 
 class Raw(NamedTuple):
     """Interactions and item texts as they were read.
 
     Attributes:
-      name: what the data set is called in output and errors.
-      interactions: one row an interaction in file order, with columns `user` and `item`
-        (integers or strings), `time` (numbers, may be missing), `rating` (numbers, may
-        be missing) and, for data that come split, `part`.
-      item_text: original item id -> prompt, as a mapping or as a frame with columns
+      name: the name of the data set in output and messages.
+      interactions: one row per interaction in file order, with columns `user` and
+        `item` (integers or strings). There may be columns `time` (numbers or dates),
+        `rating` (numbers) and `part` (TRAIN, VALID or TEST, for data that are already
+        split).
+      item_text: prompts by original item id, as a mapping or as a frame with columns
         `item` and `text`; None if there is no text.
       notes: what is unusual about the files, one sentence each.
     """
@@ -34,11 +35,16 @@ class Raw(NamedTuple):
 def as_ids(name: str, what: str, column: pl.Series) -> pl.Series:
     """Returns ids as int64 or as strings.
 
-    Whole numbers in a floating-point column (as pandas has them beside missing ones)
-    are integers.
+    Whole numbers in a floating-point column become integers: pandas stores integers
+    in this way if some are missing.
+
+    Args:
+      name: the name of the file, for errors.
+      what: ``'user'`` or ``'item'``, for errors.
+      column: integers, whole numbers or strings.
 
     Raises:
-      InputError: naming the first row without an id, or for ids of another kind.
+      InputError: with the first row without an id, or for ids of another type.
 
     Example:
       >>> as_ids("f", "user", pl.Series([3.0, 1.0])).to_list()
@@ -56,7 +62,7 @@ def as_ids(name: str, what: str, column: pl.Series) -> pl.Series:
             return column.cast(pl.String)
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise InputError(
-            f"{name}: {what} ids are {column.dtype}: give integers or strings"
+            f"{name}: {what} ids are {column.dtype}: use integers or strings"
         )
     text = column.cast(pl.String)
     empty = text.is_null() | (text == "").fill_null(True)
@@ -65,16 +71,16 @@ def as_ids(name: str, what: str, column: pl.Series) -> pl.Series:
 
 
 def as_times(name: str, column: pl.Series) -> pl.Series:
-    """Returns times as int64, or as float64 where one is no whole number.
+    """Returns times as int64, or as float64 if one is not a whole number.
 
-    Numbers may be written as text; dates become microseconds since 1970.
+    Dates become microseconds since 1970.
 
     Args:
-      name: of the file, for errors.
-      column: numbers, dates, or text.
+      name: the name of the file, for errors.
+      column: numbers, dates, or strings of either.
 
     Raises:
-      InputError: naming the first row whose time is missing, negative or no time.
+      InputError: with the first row whose time is missing, negative or not a time.
 
     Example:
       >>> as_times("f", pl.Series(["978300760.0", "12"])).to_list()
@@ -89,7 +95,7 @@ def as_times(name: str, column: pl.Series) -> pl.Series:
     if not column.dtype.is_numeric():
         raise InputError(
             f"{name}: times are {column.dtype}, which has no time order: "
-            "give numbers or dates"
+            "use numbers or dates"
         )
     missing = column.is_null()
     if column.dtype.is_float():
@@ -116,20 +122,24 @@ def _read_times(name: str, text: pl.Series) -> pl.Series:
     if numbers.is_null().all():
         try:
             dates = stripped.str.to_datetime(strict=False, time_unit="us")
-        except pl.exceptions.ComputeError:  # no format that it knows
+        except pl.exceptions.ComputeError:  # a format that Polars does not know
             dates = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
         if not dates.is_null().all():
-            refuse_rows(name, "have no date where others have", dates.is_null(), text)
+            refuse_rows(name, "have no date, and others have", dates.is_null(), text)
             return dates
-    refuse_rows(name, "have a time that is no number", numbers.is_null(), text)
+    refuse_rows(name, "have a time that is not a number", numbers.is_null(), text)
     return numbers
 
 
 def as_ratings(name: str, column: pl.Series) -> pl.Series:
-    """Returns ratings as float64, missing ones as null.
+    """Returns ratings as float64, with null for a missing rating.
+
+    Args:
+      name: the name of the file, for errors.
+      column: numbers, or strings of numbers.
 
     Raises:
-      InputError: naming the first row whose rating is no number.
+      InputError: with the first row whose rating is not a number.
 
     Example:
       >>> as_ratings("f", pl.Series(["4.5", None])).to_list()
@@ -141,15 +151,15 @@ def as_ratings(name: str, column: pl.Series) -> pl.Series:
         column = text.set(text == "", None)
         numbers = column.cast(pl.Float64, strict=False)
     elif not column.dtype.is_numeric():
-        raise InputError(f"{name}: ratings are {column.dtype}: give numbers")
+        raise InputError(f"{name}: ratings are {column.dtype}: use numbers")
     numbers = numbers.cast(pl.Float64)
     bad = ~numbers.is_finite().fill_null(False) & column.is_not_null()
-    refuse_rows(name, "have a rating that is no number", bad, column)
+    refuse_rows(name, "have a rating that is not a number", bad, column)
     return numbers
 
 
 def refuse_rows(name: str, problem: str, bad: pl.Series, values: pl.Series) -> None:
-    """Raises InputError naming the first row (from 1) where `bad` is True."""
+    """Raises InputError with the first row (counted from 1) where `bad` is True."""
     if bad.any():
         row = int(np.argmax(bad.to_numpy()))
         value = values[row]
@@ -162,12 +172,12 @@ def refuse_rows(name: str, problem: str, bad: pl.Series, values: pl.Series) -> N
 
 
 def prompt(parts: Iterable[tuple[str, Any]]) -> str:
-    """Writes an item's attributes as one text: 'Label: value.' after 'Label: value.'.
+    """Writes the attributes of an item as one text, with one sentence per attribute.
 
-    Lists are written with commas. What is empty is left out.
+    The values of a list are separated by commas. Empty attributes are left out.
 
     Args:
-      parts: labels and values, strings or lists of strings.
+      parts: labels and values, which are strings or lists of strings.
 
     Example:
       >>> prompt([("title", "Up (2009)"), ("genres", ["Drama", "Comedy"]), ("x", "")])

@@ -1,6 +1,6 @@
-"""Reads interactions from any table: CSV, TSV, Parquet, RecBole's atomic files, frames.
+"""Reads interactions from any table: CSV, TSV, Parquet, RecBole's atomic files.
 
-Columns are found by the names that data sets commonly give them, or as they are named.
+Columns are found by the names that they commonly have in data sets, or are given.
 Atomic files: https://recbole.io/docs/user_guide/data/atomic_files.html
 """
 
@@ -30,15 +30,15 @@ KNOWN = {
     "time": "time timestamp unixreviewtime date datetime ts",
     "rating": "rating overall score stars",
 }
-"""Names that a column goes by, without case, spaces, dashes and underscores."""
+"""Common names of a column, in lower case and without spaces and punctuation."""
 
 
 def read_table(settings: DataSettings) -> Raw:
     """Reads the files that the settings name.
 
     Raises:
-      InputError: for a file that cannot be read, or a column that is missing, of two
-        possible ones, or of another kind.
+      InputError: for a file that cannot be read, or a column that is missing, ambiguous
+        or of a wrong type.
 
     Example:
       >>> import tempfile
@@ -50,8 +50,8 @@ def read_table(settings: DataSettings) -> Raw:
     """
     if settings.interactions is None:
         raise InputError(
-            "dataset 'table' is read from a file: set --interactions=FILE, or hand Run "
-            "a data set that from_frame made"
+            "data set 'table' is read from a file: set `interactions=FILE`, or pass a "
+            "data set that from_frame made"
         )
     files = [(settings.interactions, TRAIN)]
     if settings.split == "given":
@@ -78,7 +78,16 @@ def read_table(settings: DataSettings) -> Raw:
 def rename_columns(
     name: str, frame: pl.DataFrame, settings: DataSettings
 ) -> pl.DataFrame:
-    """Returns the columns that count, as `user`, `item`, `time` and `rating`."""
+    """Returns the columns `user` and `item`, and `time` and `rating` if they exist.
+
+    Args:
+      name: the name of the file, for errors.
+      frame: the table.
+      settings: the names of the columns; a column without a name is searched.
+
+    Raises:
+      InputError: for a column that is missing, ambiguous or of a wrong type.
+    """
     columns = frame.columns
     user = find_column(name, columns, "user", settings.user_column)
     item = find_column(name, columns, "item", settings.item_column)
@@ -87,7 +96,10 @@ def rename_columns(
     assert user is not None
     assert item is not None
     if user == item:
-        raise InputError(f"{name}: user and item are both column {user!r}: name two")
+        raise InputError(
+            f"{name}: user and item are both column {user!r}: set `user_column` and "
+            "`item_column` to two columns"
+        )
     found = {
         "user": as_ids(name, "user", frame[user]),
         "item": as_ids(name, "item", frame[item]),
@@ -107,17 +119,17 @@ def find_column(
     *,
     needed: bool = True,
 ) -> str | None:
-    """Returns which column is meant.
+    """Returns the name of the column with a role, None if there is none.
 
     Args:
-      name: of the file, for errors.
-      columns: those that it has.
-      role: `'user'`, `'item'`, `'time'` or `'rating'`.
-      given: its name as the user says it, None to find it, `'none'` for no column.
-      needed: whether it is an error that there is none.
+      name: the name of the file, for errors.
+      columns: the columns of the file.
+      role: ``'user'``, ``'item'``, ``'time'`` or ``'rating'``.
+      given: the name of the column; None to search it, ``'none'`` for no column.
+      needed: whether a missing column is an error.
 
     Raises:
-      InputError: if it is missing, or could be one of two.
+      InputError: if the column is missing, or several columns match.
 
     Example:
       >>> find_column("f", ["userId", "movieId", "n"], "item", None)
@@ -130,7 +142,7 @@ def find_column(
         if given not in columns:
             raise InputError(
                 f"{name}: has no column {given!r} (found: {listed}): set "
-                f"--{role}_column to one of them"
+                f"`{role}_column` to one of them"
             )
         return given
     known = KNOWN[role].split()
@@ -138,18 +150,27 @@ def find_column(
     if len(matches) > 1:
         raise InputError(
             f"{name}: the {role} could be column {' or '.join(map(repr, matches))} "
-            f"(found: {listed}): say which with --{role}_column"
+            f"(found: {listed}): set `{role}_column` to one of them"
         )
     if not matches and needed:
         raise InputError(
-            f"{name}: no column is known to be the {role} (found: {listed}): "
-            f"set --{role}_column"
+            f"{name}: no column has a common name of the {role} (found: {listed}): "
+            f"set `{role}_column`"
         )
     return matches[0] if matches else None
 
 
 def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.DataFrame:
-    """Returns columns `item` and `text`, a prompt of an item's text columns."""
+    """Returns columns `item` and `text`, a prompt made of the text columns.
+
+    Args:
+      name: the name of the file, for errors.
+      frame: a table with one row per item.
+      settings: the names of the columns.
+
+    Raises:
+      InputError: for a column that is missing or ambiguous.
+    """
     columns = frame.columns
     item = find_column(name, columns, "item", settings.item_column)
     assert item is not None
@@ -160,7 +181,7 @@ def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.Dat
             if column not in columns:
                 raise InputError(
                     f"{name}: has no column {column!r} (found: {', '.join(columns)}): "
-                    "set --text_columns to some of them"
+                    "set `text_columns` to some of them"
                 )
     texts = [
         prompt((label, _listed(value)) for label, value in row.items())
@@ -170,7 +191,7 @@ def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.Dat
 
 
 def _listed(value: Any) -> Any:
-    """A value with bars between is a list, as MovieLens writes genres."""
+    """Splits a value at its bars into a list, as MovieLens writes genres."""
     return value.split("|") if isinstance(value, str) and "|" in value else value
 
 
@@ -185,7 +206,7 @@ def _read(file: str) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: no whole Parquet file ({reason}): write it again"
+            f"{path}: is not a complete Parquet file ({reason}): write it again"
         ) from error
 
 
@@ -194,8 +215,8 @@ def _stack(files: Sequence[tuple[str, int]], frames: list[pl.DataFrame]) -> Any:
     for (file, _), frame in zip(files, frames, strict=True):
         if frame.columns != first.columns:
             raise InputError(
-                f"{file}: has {', '.join(frame.columns)}, and {files[0][0]} "
-                f"{', '.join(first.columns)}: give all parts the same columns"
+                f"{file}: has {', '.join(frame.columns)}, and {files[0][0]} has "
+                f"{', '.join(first.columns)}: use the same columns in all files"
             )
     return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else first
 

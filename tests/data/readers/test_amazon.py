@@ -1,4 +1,4 @@
-"""Tests of data/amazon.py on small files in the publishers' layouts, and real ones."""
+"""Tests of readers/amazon.py on small files in both layouts, and on real files."""
 
 import gzip
 import json
@@ -8,9 +8,7 @@ import pytest
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import load_dataset
 from fedpeft_jax.data.readers.amazon import read_amazon
-from tests.helpers import REAL_DATA
-
-DATA_DIR = REAL_DATA
+from tests.data.helpers import REAL_DATA
 
 REVIEWS_2018 = [
     {"reviewerID": "A1", "asin": "B1", "unixReviewTime": 30, "overall": 5.0,
@@ -50,7 +48,7 @@ def load(folder, name="amazon-2018", **settings):
 def check(data):
     assert data.user_ids.tolist() == ["A1", "A2"]
     assert data.item_ids.tolist() == ["B1", "B2", "B3"]
-    assert data.items.tolist() == [1, 2, 0, 2]
+    assert [data.items.row(user).tolist() for user in (0, 1)] == [[1, 2, 0], [2]]
     assert data.item_text == (
         "Title: Kite. Brand: Acme. Category: Toys, Outdoor. Description: It flies.",
         "Title: Ball. Description: Round.",
@@ -85,7 +83,7 @@ def test_2023(tmp_path):
     write(tmp_path, "Toys.jsonl.gz", reviews)
     write(tmp_path, "meta_Toys.jsonl.gz", items)
     data = load(tmp_path, "amazon-2023")
-    assert data.items.tolist() == [1, 2, 0, 2]
+    assert data.items.values.tolist() == [1, 2, 0, 2]
     assert data.times.tolist() == [10_000, 20_000, 30_000, 20_000]
     assert data.item_text[0] == (
         "Title: Kite. Store: Acme. Categories: Toys. Features: Red."
@@ -102,7 +100,7 @@ def test_ratings_are_optional(folder):
     without = [{k: v for k, v in row.items() if k != "overall"} for row in REVIEWS_2018]
     write(folder, "Toys_5.json.gz", without)
     assert read_amazon("amazon-2018", folder, "Toys").interactions.width == 3
-    with pytest.raises(InputError, match="there are no ratings"):
+    with pytest.raises(InputError, match="needs ratings, and there are none"):
         load(folder, min_rating=3)
     write(folder, "Toys_5.json.gz", [*without, REVIEWS_2018[0]])
     with pytest.raises(InputError, match="4 of 5 interactions have no rating"):
@@ -110,11 +108,11 @@ def test_ratings_are_optional(folder):
 
 
 def test_where_files_are_looked_for(folder, tmp_path):
-    with pytest.raises(InputError, match=r"set --category \(here: Toys\)"):
+    with pytest.raises(InputError, match=r"set `category` \(found: Toys\)"):
         load(folder, category=None)
-    with pytest.raises(InputError, match=r"Books_5.json.gz: no such file: get it from"):
+    with pytest.raises(InputError, match=r"Books_5.json.gz: no such file: download it"):
         load(folder, category="Books")
-    with pytest.raises(InputError, match="give --data_dir=DIR"):
+    with pytest.raises(InputError, match="set `data_dir=DIR`"):
         load(None)
     (folder / "meta_Toys.json.gz").unlink()
     with pytest.raises(InputError, match=r"meta_Toys.json.gz: no such file"):
@@ -132,12 +130,12 @@ def broken(row, **changes):
         ([broken(REVIEWS_2018[0], reviewerID="")], "no user id.*interaction 5"),
         ([broken(REVIEWS_2018[0], unixReviewTime=None)], "no time.*interaction 5"),
         ([broken(REVIEWS_2018[0], unixReviewTime=-1)], "negative or infinite time"),
-        ([broken(REVIEWS_2018[0], unixReviewTime="now")], "time that is no number"),
-        ([broken(REVIEWS_2018[0], overall="good")], "rating that is no number"),
+        ([broken(REVIEWS_2018[0], unixReviewTime="now")], "time that is not a number"),
+        ([broken(REVIEWS_2018[0], overall="good")], "rating that is not a number"),
         ([{"asin": "B1"}], "no user id.*interaction 5"),
-        (["text"], "not a JSON object a line"),
-        ([[1, 2]], "not a JSON object a line"),
-        ([None], "not a JSON object a line"),
+        (["text"], "a line is not a JSON object"),
+        ([[1, 2]], "a line is not a JSON object"),
+        ([None], "a line is not a JSON object"),
     ],
 )
 def test_malformed_reviews(folder, rows, message):
@@ -178,10 +176,11 @@ def test_damaged_files(folder, name, damage):
     ],
 )
 def test_the_real_files(category, pairs, users, items):
-    if not (DATA_DIR / f"{category}_5.json.gz").exists():
+    if not (REAL_DATA / f"{category}_5.json.gz").exists():
         pytest.skip(f"{category}_5.json.gz is not in ../shared/data")
-    data = load(DATA_DIR, category=category)
-    assert (len(data.items), data.num_users, data.num_items) == (pairs, users, items)
+    data = load(REAL_DATA, category=category)
+    found = (len(data.items.values), data.num_users, data.num_items)
+    assert found == (pairs, users, items)
     titled = [text.startswith("Title: ") for text in data.item_text if text]
     assert sum(titled) > 0.99 * len(titled)
     if category == "Software":

@@ -1,4 +1,4 @@
-"""Tests of data/delimited.py: what is read, and that nothing is read by halves."""
+"""Tests of readers/delimited.py: a file is read completely, or not at all."""
 
 import gzip
 
@@ -67,25 +67,25 @@ def test_ids_are_not_numbers(tmp_path):
     [
         ("", "is empty"),
         ("\n\n", "is empty"),
-        ("a,b\n", "a header and no rows"),
-        ("a::b\n", "a header and no rows"),
-        ("a,b\n1,2\n3,4,5\n", "not all as the first"),
-        ("a,b,c\n1,2\n3,4\n", "not all as the first"),
+        ("a,b\n", "the file has no rows"),
+        ("a::b\n", "the file has no rows"),
+        ("a,b\n1,2\n3,4,5\n", "differ from the first line"),
+        ("a,b,c\n1,2\n3,4\n", "differ from the first line"),
         ("a::b\n1::2\n3::4::5\n", "row 2 has 3 values"),
         ("a::b\n1::2\n3\n", "row 2 has 1 values"),
-        ("a,b,c\n1,2,3\n4,5,\n6,7\n", "row 3 has 2 values, the first line 3"),
+        ("a,b,c\n1,2,3\n4,5,\n6,7\n", "row 3 has 2 values, and the first line has 3"),
         ('a,b\n1,"2\n3"\n4,""\n5,\n6\n', "row 4 has 1 values"),
         ("a\tb\r\n1\t2\r\n3\r\n", "row 2 has 1 values"),
         (gzip.compress(b"a;b\n1;2\n3\n", mtime=0), "row 2 has 1 values"),
         ("a,a\n1,2\n", "names column 'a' 2 times"),
         (b"a,b\n\xff\xfe,2\n", "not in UTF-8"),
         (b"a,b\n" + b"1,2\n" * 40_000 + b"\xff,2\n", "not in UTF-8"),
-        ('a,b\n1,"2\n3,4\n', "not all as the first"),
+        ('a,b\n1,"2\n3,4\n', "differ from the first line"),
         (",".join(f"c{i}" for i in range(1_000_000)) + "\n", "more than 1000 columns"),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 9999, mtime=0)[:-20], "cannot be read"),
         (b"\x1f\x8bno gzip", "cannot be read"),
         (b"PK\x03\x04 an archive", "is a zip archive"),
-        (b"\x00\x01\x02\x03", "no rows"),
+        (b"\x00\x01\x02\x03", "has no rows"),
     ],
 )
 def test_damage_is_one_clear_error(tmp_path, content, message):

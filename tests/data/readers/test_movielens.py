@@ -1,4 +1,4 @@
-"""Tests of data/movielens.py on small files in GroupLens' layout, and the real one."""
+"""Tests of readers/movielens.py on small files, and on the real MovieLens-1M."""
 
 import zipfile
 from pathlib import Path
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.movielens import load_movielens_1m
+from fedpeft_jax.data import leave_one_out, load_dataset
 from fedpeft_jax.data.readers.movielens_files import page
-from fedpeft_jax.data.splits import leave_one_out
-from tests.helpers import REAL_DATA
+from tests.data.helpers import REAL_DATA
 
 URL = page("ml-1m")
 REAL = REAL_DATA / "ml-1m.zip"
+UNREADABLE = Path("/proc/self/mem")  # a file mode would not stop root
 
 RATINGS = b"""\
 1::10::1::300
@@ -47,10 +47,15 @@ def pack(path: Path, prefix: str = "ml-1m/", **members: bytes) -> Path:
     return path
 
 
+def load(path):
+    """MovieLens-1M, read anew."""
+    return load_dataset("ml-1m", path, cache=False)
+
+
 def refusal(path: Path) -> str:
     """The one-line message that loading is refused with."""
     with pytest.raises(InputError) as caught:
-        load_movielens_1m(path)
+        load(path)
     message = str(caught.value)
     assert "\n" not in message and URL in message
     return message
@@ -60,7 +65,7 @@ def check(data):
     assert data.name == "ml-1m"
     assert data.user_ids.tolist() == [1, 2]
     assert data.item_ids.tolist() == [2, 10, 33]
-    assert data.items.tolist() == [0, 2, 1, 1]
+    assert data.items.values.tolist() == [0, 2, 1, 1]
     assert data.item_text == (
         "Title: Amélie: Le Film (2001). Genres: Comedy, Romance.",
         "Title: Twice::Told (1990). Genres: Children's.",
@@ -83,23 +88,23 @@ def test_every_place_the_files_may_lie(tmp_path):
         tmp_path / "packed" / "ml-1m.zip",
         tmp_path / "flat.zip",
     ):
-        check(load_movielens_1m(place))
-        check(load_movielens_1m(str(place)))
+        check(load(place))
+        check(load(str(place)))
 
 
 def test_line_ends_make_no_difference(tmp_path):
-    check(load_movielens_1m(unpack(tmp_path / "a", RATINGS[:-1], MOVIES[:-1])))
+    check(load(unpack(tmp_path / "a", RATINGS[:-1], MOVIES[:-1])))
     crlf = (content.replace(b"\n", b"\r\n") for content in (RATINGS, MOVIES))
-    check(load_movielens_1m(unpack(tmp_path / "b", *crlf)))
+    check(load(unpack(tmp_path / "b", *crlf)))
 
 
 def test_ties_keep_file_order(tmp_path):
     ratings = b"".join(b"1::%d::3::77\n" % movie for movie in (33, 2, 10))
-    assert load_movielens_1m(unpack(tmp_path, ratings)).items.tolist() == [2, 0, 1]
+    assert load(unpack(tmp_path, ratings)).items.values.tolist() == [2, 0, 1]
 
 
 def test_movie_that_is_not_listed_has_no_text(tmp_path):
-    data = load_movielens_1m(unpack(tmp_path, RATINGS + b"2::44::5::9\n"))
+    data = load(unpack(tmp_path, RATINGS + b"2::44::5::9\n"))
     assert data.item_ids[3] == 44 and data.item_text[3] == ""
     assert "1 of 4 items have no text" in data.notes
 
@@ -111,7 +116,7 @@ def test_no_such_path(tmp_path):
 
 def test_folder_without_the_files(tmp_path):
     message = refusal(tmp_path)
-    for name in (str(tmp_path), "ml-1m.zip", "ml-1m/ratings.dat", "download"):
+    for name in (str(tmp_path), "ml-1m.zip", "ml-1m/ratings.dat", "fetch"):
         assert name in message
 
 
@@ -198,25 +203,28 @@ def test_empty_file(tmp_path, empty):
     assert message.startswith(f"{tmp_path / empty}.dat: the file is empty")
 
 
-def test_unreadable_file(tmp_path, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    unpack(tmp_path)
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # a mode would not stop root
-    with pytest.raises(InputError, match=r"ratings.dat: cannot be read \(Permission"):
-        load_movielens_1m(tmp_path)
+@pytest.mark.skipif(not UNREADABLE.is_file(), reason="needs the /proc of Linux")
+@pytest.mark.parametrize("file", ["ratings.dat", "movies.dat"])
+def test_unreadable_file(tmp_path, file):
+    (unpack(tmp_path) / file).unlink()
+    (tmp_path / file).symlink_to(UNREADABLE)
+    with pytest.raises(InputError, match=f"{file}: cannot be read .Input/output"):
+        load(tmp_path)
 
 
 def test_too_short_histories_are_refused(tmp_path):
     with pytest.raises(InputError, match="ml-1m: none of the 1 users"):
-        load_movielens_1m(unpack(tmp_path, b"1::2::5::1\n1::10::5::2\n"))
+        load(unpack(tmp_path, b"1::2::5::1\n1::10::5::2\n"))
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="ml-1m.zip is not in ../shared/data")
 def test_the_published_file():
-    data = load_movielens_1m(REAL.parent)
-    assert (len(data.items), data.num_users, data.num_items) == (1_000_209, 6040, 3706)
+    data = load(REAL.parent)
+    assert (len(data.items.values), data.num_users, data.num_items) == (
+        1_000_209,
+        6040,
+        3706,
+    )
     assert data.notes == ("left out 177 of 3883 listed items (no interaction)",)
     assert data.user_ids.tolist() == list(range(1, 6041)) and data.item_ids[-1] == 3952
     assert data.item_text is not None and "" not in data.item_text

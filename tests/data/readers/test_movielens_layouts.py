@@ -7,6 +7,7 @@ import pytest
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import DataSettings, load
 from fedpeft_jax.data.readers.movielens import LAYOUTS
+from tests.data.helpers import assert_same
 
 PAIRS = [(1, 10, 300), (1, 2, 100), (1, 33, 200), (2, 10, 7), (12, 2, 5), (12, 10, 6)]
 TITLES = {2: ("Amélie (2001)", ["Comedy", "Romance"]), 10: ("Up, Up (2009)", ["War"])}
@@ -64,13 +65,10 @@ def test_the_same_ratings_are_the_same_data_set(tmp_path, name):
         )
     )
     assert data.user_ids.tolist() == [1, 2, 12]
-    for field in ("user_ids", "item_ids", "offsets", "items", "places", "times"):
-        ours, theirs = getattr(data, field), getattr(reference, field)
-        assert ours.dtype == theirs.dtype
-        assert ours.tolist() == theirs.tolist()
+    assert_same(data, reference)
     published = LAYOUTS[name].num_ratings
-    told = any(f"the published file {published}" in note for note in data.notes)
-    assert told == (published is not None)
+    noted = any(f"the published file {published}" in note for note in data.notes)
+    assert noted == (published is not None)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -84,8 +82,8 @@ def test_a_cut_row_is_refused(tmp_path, name):
     ("content", "says"),
     [
         ("", "the file is empty"),
-        ("userId,movieId\n1,2\n", "not userId,movieId,rating,timestamp"),
-        ("userId,movieId,rating,timestamp\n", "and rows"),
+        ("userId,movieId\n1,2\n", "should have userId,movieId,rating,timestamp"),
+        ("userId,movieId,rating,timestamp\n", "and then rows"),
     ],
 )
 def test_a_csv_needs_its_header_and_rows(tmp_path, content, says):
@@ -101,7 +99,7 @@ def test_a_csv_needs_its_header_and_rows(tmp_path, content, says):
         ("", "the file is empty"),
         ("movieId,title\n2,Up\n", "has columns movieId, title"),
         ("movieId,title,genres\nx,Up,War\n", "row 1 is"),
-        ("movieId,title,genres\n2,Up,War,Drama\n", "no table of movies"),
+        ("movieId,title,genres\n2,Up,War,Drama\n", "is not a table of movies"),
     ],
 )
 def test_damaged_movies(tmp_path, content, says):

@@ -2,16 +2,25 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment import training
-from fedpeft_jax.experiment.checkpoint import load_parameters
-from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.reporting import Reporter
-from fedpeft_jax.experiment.run_folder import RunFolder
-from fedpeft_jax.experiment.training import DivergedError, Run
+from fedpeft_jax.core.errors import DivergedError, InputError
+from fedpeft_jax.experiment import (
+    Reporter,
+    RunFolder,
+    configure,
+    evaluate,
+    load_variables,
+    make_phases,
+    run,
+)
+from fedpeft_jax.federated import AGGREGATORS, LOSSES
+from fedpeft_jax.federated.aggregators import mean
+from fedpeft_jax.federated.cohorts import sample_cohort
+from fedpeft_jax.federated.losses import bpr
 from tests.small_runs import (
     FEATURES,
     NUM_ITEMS,
@@ -77,7 +86,9 @@ def flat(tree, path=()):
 
 def assert_same_result(one, two):
     """Bit for bit, but for time, memory and where it was written."""
-    for (path, a), (other, b) in zip(flat(one.params), flat(two.params), strict=True):
+    for (path, a), (other, b) in zip(
+        flat(one.variables), flat(two.variables), strict=True
+    ):
         assert path == other
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
     for key in ("metrics", "best_valid", "baselines", "communication", "dataset"):
@@ -94,7 +105,7 @@ def test_the_summary_holds_what_tools_rely_on():
     for key, inner in CONTRACT.items():
         assert key in run.summary
         assert inner is None or inner <= set(run.summary[key]), key
-    assert run.summary["config"] == RunConfig(**SETTINGS).settings()
+    assert run.summary["config"] == configure(**SETTINGS).flat()
     assert run.summary["rounds"] == {"run": 6, "evaluated": 6}
     for target in ("test", "valid"):
         for holder in (run.summary["metrics"], *run.summary["baselines"].values()):
@@ -111,20 +122,13 @@ def test_the_summary_holds_what_tools_rely_on():
 
 def test_bytes_by_hand():
     """6 clients a round, 2 warm-up and 4 PEFT rounds, both ways, and the table once."""
-    sent, config = finished().summary["communication"], RunConfig(**SETTINGS)
+    sent, config = finished().summary["communication"], configure(**SETTINGS)
     table, lora = 4 * NUM_ITEMS * FEATURES, 4 * 4 * (NUM_ITEMS + FEATURES)
     assert sent["uplink_bytes_per_client_round"] == {"warm_up": table, "peft": lora}
     drawn = {
         client
         for round_ in range(6)
-        for client in training.plan_cohorts(
-            training.make_tiles(np.full(NUM_USERS, 9), 6),
-            np.full(NUM_USERS, 9),
-            cohort_size=6,
-            seed=config.seed,
-            first_round=round_,
-            num_rounds=1,
-        ).client_ids.ravel()
+        for client in sample_cohort(config.run.seed, round_, NUM_USERS, 6)
     }
     assert sent["one_time_bytes"] == table * len(drawn)
     assert sent["total_bytes"] == 2 * 6 * (2 * table + 4 * lora) + table * len(drawn)
@@ -132,7 +136,7 @@ def test_bytes_by_hand():
     assert finished_trained().summary["communication"]["fraction_of_full"] == 1
 
 
-def test_the_history_has_a_line_an_evaluation():
+def test_the_history_has_one_line_per_evaluation():
     run = finished()
     assert [entry["round"] for entry in run.history] == [2, 4, 6]
     assert [entry["phase"] for entry in run.history] == ["warm_up", "peft", "peft"]
@@ -151,13 +155,16 @@ def test_the_history_has_a_line_an_evaluation():
 # Phases
 
 
-def test_roles_of_the_final_parameters():
-    params = finished().params
-    assert leaf(params["frozen"], FULL).shape == (NUM_ITEMS, FEATURES)
-    assert leaf(params["rows"], A).shape == (NUM_ITEMS, 4)
-    assert leaf(params["params"], B).shape == (FEATURES, 4)
-    assert leaf(params["private"], "user").shape == (NUM_USERS, FEATURES)
-    assert leaf(finished_trained().params["rows"], FULL).shape == (NUM_ITEMS, FEATURES)
+def test_roles_of_the_final_variables():
+    variables = finished().variables
+    assert leaf(variables["frozen"], FULL).shape == (NUM_ITEMS, FEATURES)
+    assert leaf(variables["rows"], A).shape == (NUM_ITEMS, 4)
+    assert leaf(variables["params"], B).shape == (FEATURES, 4)
+    assert leaf(variables["private"], "user").shape == (NUM_USERS, FEATURES)
+    assert leaf(finished_trained().variables["rows"], FULL).shape == (
+        NUM_ITEMS,
+        FEATURES,
+    )
 
 
 def test_the_table_that_is_frozen_is_the_one_that_was_warmed_up(tmp_path):
@@ -166,9 +173,9 @@ def test_the_table_that_is_frozen_is_the_one_that_was_warmed_up(tmp_path):
         tmp_path / "warm", rounds=2, full="trained", embedding="none",
         warm_up_rounds=None, latent_scale=1.0,
     )  # fmt: skip
-    table = leaf(warm.params["rows"], FULL)
-    assert leaf(finished().params["frozen"], FULL).tobytes() == table.tobytes()
-    assert np.any(leaf(finished().params["params"], B))
+    table = leaf(warm.variables["rows"], FULL)
+    assert leaf(finished().variables["frozen"], FULL).tobytes() == table.tobytes()
+    assert np.any(leaf(finished().variables["params"], B))
 
 
 def test_no_warm_up_freezes_the_pretrained_table(tmp_path):
@@ -176,7 +183,7 @@ def test_no_warm_up_freezes_the_pretrained_table(tmp_path):
     assert [entry["phase"] for entry in run.history] == ["peft"]
     alone = finish(tmp_path / "alone", warm_up_rounds=0, rounds=2, embedding="none")
     np.testing.assert_array_equal(
-        leaf(run.params["frozen"], FULL), leaf(alone.params["frozen"], FULL)
+        leaf(run.variables["frozen"], FULL), leaf(alone.variables["frozen"], FULL)
     )
     assert alone.summary["communication"]["uplink_bytes_per_client_round"] == {
         "peft": 0
@@ -208,55 +215,144 @@ def test_how_often_it_is_evaluated_changes_nothing(tmp_path):
 def test_the_client_chunk_changes_nothing_but_rounding(tmp_path):
     run = finish(tmp_path / "chunked", client_chunk=2)
     for (path, a), (_, b) in zip(
-        flat(run.params), flat(finished().params), strict=True
+        flat(run.variables), flat(finished().variables), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=str(path))
 
 
-def test_another_seed_gives_another_result_of_other_cohorts(tmp_path, monkeypatch):
-    seeds, plan = set(), training.plan_cohorts
-
-    def spy(*args, seed, **kwargs):
-        seeds.add(seed)
-        return plan(*args, seed=seed, **kwargs)
-
-    monkeypatch.setattr(training, "plan_cohorts", spy)
-    run = finish(tmp_path / "other", seed=1)
-    assert seeds == {1}
-    other, base = (leaf(r.params["params"], B) for r in (run, finished()))
-    assert np.any(other != base)
+def test_another_seed_gives_another_result_of_other_cohorts(tmp_path):
+    other = finish(tmp_path / "other", seed=1)
+    assert np.any(
+        leaf(other.variables["params"], B) != leaf(finished().variables["params"], B)
+    )
+    start = finish(tmp_path / "none", rounds=1, warm_up_rounds=0)
+    moved = finish(tmp_path / "one", rounds=1, warm_up_rounds=0, seed=1)
+    for one, seed in ((start, 0), (moved, 1)):
+        sent = one.summary["communication"]["one_time_bytes"]
+        assert sent == 6 * 4 * NUM_ITEMS * FEATURES
+        assert len(sample_cohort(seed, 0, NUM_USERS, 6)) == 6
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    summary = Run(RunConfig(**SETTINGS)).execute()
-    assert summary["metrics"] == finished().summary["metrics"]
+    result = run(configure(**SETTINGS))
+    assert result.summary["metrics"] == finished().summary["metrics"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_program_a_phase(tmp_path, monkeypatch):
-    made = []
-    original = training.make_run_rounds
-    monkeypatch.setattr(
-        training, "make_run_rounds", lambda *a: made.append(a) or original(*a)
+def test_the_result_holds_the_model_and_the_state():
+    result = run(configure(**SETTINGS))
+    saved = dict(flat(finished().variables))
+    held = dict(flat(result.variables))
+    assert held.keys() == saved.keys()
+    for path, value in held.items():
+        assert np.asarray(value).tobytes() == saved[path].tobytes(), path
+    state = result.state
+    assert state.round == 6
+    assert state.phase_rounds.tolist() == [2, 4]
+    assert state.phase_clients.tolist() == [12, 24]
+    last = np.full(NUM_USERS, -1)
+    for round_ in range(6):
+        last[sample_cohort(0, round_, NUM_USERS, 6)] = round_
+    np.testing.assert_array_equal(state.last_round, last)
+    assert state.best.variables is None
+
+
+class Counted:
+    """BPR that counts how often it is traced."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def __call__(self, positives, negatives, mask):
+        self.traces += 1
+        return bpr(positives, negatives, mask)
+
+
+def test_one_program_per_model_however_often_it_is_validated(monkeypatch):
+    counts = []
+    for eval_every in (1, 6):
+        counted = Counted()
+        monkeypatch.setitem(LOSSES, "counted", lambda c=counted: c)
+        run(configure(**{**SETTINGS, "eval_every": eval_every, "loss": "counted"}))
+        counts.append(counted.traces)
+    assert counts[0] == counts[1] > 0
+
+
+# Phases of another kind
+
+
+def test_a_new_phase_is_one_function():
+    """Halfway through the main phase the users start anew; nothing is compiled."""
+
+    def forget_users(state):
+        private = jax.tree.map(jnp.zeros_like, state.rounds.private)
+        return state._replace(rounds=state.rounds._replace(private=private))
+
+    losses = Counted()
+
+    def phases(config, prepared):
+        *before, main = make_phases(config, prepared)
+        counted = main.algorithm.training._replace(loss=losses)
+        main = main._replace(algorithm=main.algorithm._replace(training=counted))
+        again = main._replace(enter=forget_users)
+        return [*before, main._replace(stop=4), again]
+
+    result = run(configure(**SETTINGS), phases=phases)
+    first = losses.traces
+    assert result.state.phase_rounds.tolist() == [2, 2, 2]
+    # A user that took no part after round 4 is still where the phase put it.
+    idle = result.state.last_round < 4
+    assert idle.any() and not np.any(
+        np.asarray(result.variables["private"]["user"])[idle]
     )
-    finish(tmp_path / "run", eval_every=1)
-    assert len(made) == 2
+    found = result.summary["communication"]["phases"]
+    assert [phase["name"] for phase in found] == ["warm_up", "peft", "peft"]
+    assert [phase["rounds"] for phase in found] == [2, 2, 2]
+    # The repeated phase has the model and the algorithm of the one before it.
+    losses.traces = 0
+    run(configure(**SETTINGS), phases=lambda c, p: phases(c, p)[:2])
+    assert losses.traces == first
+
+
+def test_pipelines_change_the_bytes_and_are_reported(tmp_path):
+    plain = finished()
+    stages = {"upload": "clip_by_norm(max_norm=0.05), bfloat16", "download": "bfloat16"}
+    coded = finish(tmp_path / "coded", **stages)
+    whole, half = (
+        r.summary["communication"]["uplink_bytes_per_client_round"]
+        for r in (plain, coded)
+    )
+    assert half == {name: size / 2 for name, size in whole.items()}
+    clipped = [entry["figures"]["clipped"] for entry in coded.history]
+    assert all(0 < share <= 1 for share in clipped)
+    assert all("figures" not in entry for entry in plain.history)
+    assert coded.summary["metrics"] != plain.summary["metrics"]
 
 
 # Early stopping
 
 
-def test_early_stopping_ends_the_run_with_its_best_model(tmp_path, monkeypatch):
-    """As if the run had been asked for the best round's number of rounds."""
+def validating(values):
+    """A `validate` whose NDCG@10 are the given values, one after the other."""
+    left = iter(values)
+
+    def validate(program, variables, evaluator):
+        metrics = evaluate(program, variables, evaluator)
+        return {"sampled": {**metrics["sampled"], "ndcg@10": next(left)}}
+
+    return validate
+
+
+def test_early_stopping_ends_the_run_with_its_best_model(tmp_path):
+    """The result is that of a run with the best round's number of rounds."""
     listener = Listener()
     settings = {**SETTINGS, "rounds": 40, "eval_every": 2}
-    values = iter([0.9, 0.1, 0.3, 0.2, 0.3])  # the first is the warm-up's: not counted
-    monkeypatch.setattr(training, "valid_ndcg", lambda entry: next(values, 0.0))
-    monkeypatch.setattr(training.Run, "_show", lambda *args: None)
-    config = RunConfig(**settings, early_stopping_rounds=4)
+    config = configure(**settings, early_stopping_rounds=4)
     folder = RunFolder(tmp_path / "stopped", "run")
-    summary = Run(config, folder, listener).execute()
+    # The first value is the warm-up's, which does not count.
+    validate = validating([0.9, 0.1, 0.3, 0.2, 0.3])
+    summary = run(config, folder=folder, reporter=listener, validate=validate).summary
     assert summary["rounds"] == {"run": 10, "evaluated": 6}
     assert [entry["round"] for entry in history(folder.path)] == [2, 4, 6, 8, 10]
     assert any("stopped after round 10" in note for note in listener.notes)
@@ -267,28 +363,25 @@ def test_early_stopping_ends_the_run_with_its_best_model(tmp_path, monkeypatch):
     assert sent["total_bytes"] == moving + sent["one_time_bytes"]
     assert sent["full_total_bytes"] == 2 * 6 * 10 * each["warm_up"]
 
-    monkeypatch.undo()
     whole = finish(tmp_path / "whole", rounds=6)
-    kept = load_parameters(folder.path / "checkpoints" / "final")
-    for (path, a), (other, b) in zip(flat(kept), flat(whole.params), strict=True):
+    kept = load_variables(folder.path / "checkpoints" / "final")
+    for (path, a), (other, b) in zip(flat(kept), flat(whole.variables), strict=True):
         assert path == other
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
     assert summary["metrics"] == whole.summary["metrics"]
 
 
-def test_a_run_that_gets_better_to_the_end_is_not_stopped(tmp_path, monkeypatch):
-    values = iter([0.1, 0.2, 0.3])
-    monkeypatch.setattr(training, "valid_ndcg", lambda entry: next(values, 0.0))
-    monkeypatch.setattr(training.Run, "_show", lambda *args: None)
-    run = finish(tmp_path / "run", early_stopping_rounds=2)
-    assert run.summary["rounds"] == {"run": 6, "evaluated": 6}
+def test_a_run_that_gets_better_to_the_end_is_not_stopped():
+    config = configure(**SETTINGS, early_stopping_rounds=2)
+    summary = run(config, validate=validating([0.1, 0.2, 0.3])).summary
+    assert summary["rounds"] == {"run": 6, "evaluated": 6}
 
 
 # What goes wrong
 
 
 class Listener(Reporter):
-    """Keeps what it hears."""
+    """Keeps the notes."""
 
     def __init__(self):
         self.notes = []
@@ -306,12 +399,15 @@ class Listener(Reporter):
         ),
     ],
 )
-def test_what_cannot_be_fitted_ends_the_run_before_its_first_round(
-    settings, message, monkeypatch
+def test_a_model_that_cannot_be_fitted_ends_the_run_before_its_first_round(
+    settings, message
 ):
-    monkeypatch.setattr(training, "make_run_rounds", None)  # no round is ever made
+    class NoRound(Reporter):
+        def progress(self, task, done, total, **values):
+            assert task != "rounds"
+
     with pytest.raises(InputError, match=message):
-        Run(RunConfig(**SETTINGS | settings)).execute()
+        run(configure(**SETTINGS | settings), reporter=NoRound())
 
 
 def test_what_a_strategy_learned_is_noted_and_in_the_summary():
@@ -320,7 +416,7 @@ def test_what_a_strategy_learned_is_noted_and_in_the_summary():
     settings |= {
         "embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"
     }
-    summary = Run(RunConfig(**settings), None, listener).execute()
+    summary = run(configure(**settings), reporter=listener).summary
     figures = summary["pretraining"]["embedding"]
     norms = figures["residual_norms"]
     assert norms[0] > norms[1] > norms[2]
@@ -331,67 +427,53 @@ def test_what_a_strategy_learned_is_noted_and_in_the_summary():
 
 def test_a_non_finite_update_stops_the_run_and_nothing_before_it_is_lost(tmp_path):
     settings = {**SETTINGS, "warm_up_rounds": 0, "eval_every": 1, "rounds": 8}
-    config = RunConfig(
-        **{**settings, "client_optimizer": "sgd(learning_rate=1e12)"},
-    )
+    config = configure(**{**settings, "client_optimizer": "sgd(learning_rate=1e12)"})
     folder = RunFolder(tmp_path / "run", "run")
     with pytest.raises(DivergedError) as caught:
-        Run(config, folder).execute()
+        run(config, folder=folder)
     done = len(history(folder.path)) if (folder.path / "metrics.jsonl").exists() else 0
     message = str(caught.value)
     assert f"round {done + 1} gave a non-finite update" in message
-    assert "--client_optimizer" in message and "\n" not in message
-    kept = load_parameters(folder.path / "checkpoints" / "last_finite")
+    assert "`client_optimizer`" in message and "\n" not in message
+    kept = load_variables(folder.path / "checkpoints" / "last_finite")
     assert all(np.all(np.isfinite(value)) for _, value in flat(kept))
     assert not (folder.path / "summary.json").exists()
-    assert json.loads((folder.path / "config.json").read_text()) == config.settings()
+    assert json.loads((folder.path / "config.json").read_text()) == config.flat()
 
 
 def test_a_divergence_after_good_rounds_keeps_them(tmp_path, monkeypatch):
-    """The fifth round's report says non-finite; the fourth's model is on disk."""
-    original = training.make_run_rounds
+    """The fifth round's update is not finite; the fourth's model is on disk."""
 
-    def make(*args):
-        run = original(*args)
+    def breaks_in_the_fifth_round():
+        plain = mean()
 
-        class Spoiled:
-            def lower(self, *arguments):
-                compiled = run.lower(*arguments).compile()
+        def apply(sums, state, server, key):
+            step, _ = plain.apply(sums, (), server, key)
+            spoil = jnp.where(state == 2, jnp.nan, 1.0)  # two rounds were warm-up
+            return jax.tree.map(lambda x: x * spoil, step), state + 1
 
-                def call(state, *rest):
-                    # No round runs, and the report says why.
-                    spoil = int(state.round) == 4
-                    rest = (*rest[:-1], rest[-1] * (not spoil))
-                    state, report = compiled(state, *rest)
-                    return state, report._replace(finite=np.bool_(not spoil))
+        return plain._replace(init=lambda server: jnp.int32(0), apply=apply)
 
-                call.compile = lambda: call
-                return call
-
-        return Spoiled()
-
-    monkeypatch.setattr(training, "make_run_rounds", make)
+    monkeypatch.setitem(AGGREGATORS, "breaks", breaks_in_the_fifth_round)
     folder = RunFolder(tmp_path / "run", "run")
     with pytest.raises(DivergedError, match="round 5 gave"):
-        Run(RunConfig(**SETTINGS), folder).execute()
+        run(configure(**SETTINGS, aggregator="breaks"), folder=folder)
     assert [entry["round"] for entry in history(folder.path)] == [2, 4]
-    kept = load_parameters(folder.path / "checkpoints" / "last_finite")
-    expected = finish(tmp_path / "four", rounds=4).params
-    np.testing.assert_array_equal(leaf(kept, B), leaf(expected, B))
+    kept = load_variables(folder.path / "checkpoints" / "last_finite")
+    expected = finish(tmp_path / "four", rounds=4).variables
+    np.testing.assert_allclose(leaf(kept, B), leaf(expected, B), rtol=1e-6)
 
 
-def test_a_full_disk_names_the_file_and_keeps_the_lines_before(tmp_path, monkeypatch):
-    folder = RunFolder(tmp_path / "run", "run")
-    append = folder.append_metrics
+def test_a_disk_that_fills_up_names_the_file_and_keeps_the_lines_before(tmp_path):
+    class FillsUp(RunFolder):
+        def append_metrics(self, entry):
+            if entry["round"] == 4:
+                raise InputError(f"cannot write {self.path}: No space left on device")
+            super().append_metrics(entry)
 
-    def fail_later(entry):
-        if entry["round"] == 4:
-            raise InputError(f"cannot write {folder.path}: No space left on device")
-        append(entry)
-
-    monkeypatch.setattr(folder, "append_metrics", fail_later)
+    folder = FillsUp(tmp_path / "run", "run")
     with pytest.raises(InputError, match="No space left"):
-        Run(RunConfig(**SETTINGS), folder).execute()
+        run(configure(**SETTINGS), folder=folder)
     assert [entry["round"] for entry in history(folder.path)] == [2]
 
 
@@ -403,7 +485,7 @@ def test_progress_reaches_the_end_and_names_its_figures():
             if task == "rounds":
                 self.seen.append((done, total, set(values)))
 
-    Run(RunConfig(**SETTINGS), None, Listener()).execute()
+    run(configure(**SETTINGS), reporter=Listener())
     assert [done for done, *_ in Listener.seen] == [2, 4, 6]
     assert Listener.seen[-1][1] == 6
     assert Listener.seen[-1][2] == {"loss", "valid NDCG@10", "rounds/s"}

@@ -1,0 +1,172 @@
+"""The settings of a run in groups, one for each part of the library that reads them.
+
+The settings of the data are `data.DataSettings`. A setting whose default is None and
+whose help text says "by default" is resolved once, in `config.configure`; in a resolved
+configuration it has its value.
+"""
+
+import dataclasses
+
+from fedpeft_jax.core.settings import setting
+
+WARM_UP_ROUNDS = 20
+"""Default warm-up of a frozen table with a compressed embedding (the paper's)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """How the server encodes item text and learns from it."""
+
+    text_encoder: str = setting(
+        "tfidf", "'tfidf', or a sentence-transformers name or local folder"
+    )
+    text_embeddings: str | None = setting(
+        None, ".npz file with item_id and embedding, instead of encoding text"
+    )
+    pretraining: str = setting(
+        "autoencoder", "how text encodings become latents, a spec"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The recommender and its item embedding."""
+
+    backbone: str = setting("fedmf", "recommender, a spec")
+    full: str = setting(
+        "frozen", "full item table", choices=("trained", "frozen", "none")
+    )
+    embedding: str = setting(
+        "lora(rank=4)", "compressed item embedding, a spec, or 'none'"
+    )
+    features: int = setting(32, "size of an item's and a user's embedding", least=1)
+    full_init: str = setting(
+        "text",
+        "initial full table: from item text, or random",
+        choices=("text", "random"),
+    )
+    latent_scale: float = setting(
+        None,
+        "standard deviation of the full table's initial entries; by default 0.5 for a "
+        "trained table, else 1",
+        above=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What every client does."""
+
+    loss: str = setting("bpr", "local loss, a spec")
+    num_negatives: int = setting(1, "training negatives per positive", least=1)
+    train_negatives: str = setting(
+        "unseen_in_training",
+        "items that training negatives are drawn outside of; 'unseen' leaves out "
+        "held-out items too, which reveals them to the model",
+        choices=("unseen_in_training", "unseen"),
+    )
+    negative_draws: str = setting(
+        "fresh",
+        "whether negatives are drawn for every participation or once",
+        choices=("fresh", "fixed"),
+    )
+    negative_slots: int = setting(
+        0, "draw negatives and candidates from the first so many items; 0: all", least=0
+    )
+    local_epochs: int = setting(2, "passes of a client over its pairs", least=1)
+    local_batch_size: int = setting(
+        0, "pairs in a local step, 0 for all at once", least=0
+    )
+    client_optimizer: str = setting(
+        None,
+        "optax optimizer of the clients, a spec; by default adam(learning_rate=0.01)",
+    )
+    private_optimizer: str = setting(
+        None,
+        "optimizer of the parameters that stay on the client, a spec; by default the "
+        "`client_optimizer`",
+    )
+    proximal: float = setting(
+        0.0, "weight of FedProx's pull towards what the server sent", least=0
+    )
+    client_weights: str = setting(
+        "positives",
+        "weight of a client in means: its number of positives, or 1",
+        choices=("positives", "uniform"),
+    )
+    upload: str = setting(
+        "identity", "stages that encode a client's update, specs with commas"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What the server does."""
+
+    cohort_size: int | None = setting(
+        None, "clients per round, instead of `cohort_fraction`", least=1
+    )
+    cohort_fraction: float = setting(
+        None, "share of all clients in a round; by default 0.1", above=0, most=1
+    )
+    aggregator: str = setting("mean", "how the server combines updates, a spec")
+    server_optimizer: str = setting(
+        None,
+        "the server's optax optimizer of item rows, each of which few clients move; a "
+        "spec, by default sgd(learning_rate=5.0)",
+    )
+    shared_server_optimizer: str = setting(
+        None,
+        "the server's optax optimizer of shared parameters, which every client moves; "
+        "a spec, by default sgd(learning_rate=1.0)",
+    )
+    download: str = setting(
+        "identity", "stages that encode what the server sends, specs with commas"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How a run is validated, and what stands beside its result."""
+
+    candidates: str = setting(
+        "uniform",
+        "how the negatives of the sampled ranking are drawn",
+        choices=("uniform", "popularity"),
+    )
+    num_candidates: int = setting(100, "negatives in the sampled ranking", least=1)
+    eval_every: int = setting(50, "rounds between validations", least=1)
+    early_stopping_rounds: int = setting(
+        0,
+        "rounds without a better validation NDCG@10 after which the main phase stops "
+        "and its best model is the result; 0 for never",
+        least=0,
+    )
+    baselines: str = setting(
+        "most_popular,log_odds,text_neighbours,random",
+        "baselines beside the result, with commas; bpr_mf is centralised and slow",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The length of a run, its seed, its folder, and the shapes of its computation."""
+
+    rounds: int = setting(1000, "federated rounds, the warm-up included", least=1)
+    warm_up_rounds: int = setting(
+        None,
+        "rounds that train the full table before it is frozen; by default "
+        f"{WARM_UP_ROUNDS} for a frozen table with a compressed embedding, else 0",
+        least=0,
+    )
+    client_chunk: int = setting(
+        0, "most clients trained at once, to bound memory; 0 chooses", least=0
+    )
+    tile_rows: int = setting(
+        4096, "positives trained at once; an accelerator suits more", least=1
+    )
+    max_buckets: int = setting(
+        6, "most length buckets; fewer compile faster and pad more", least=1
+    )
+    seed: int = setting(0, "seed of everything but the data", least=0)
+    out: str | None = setting(None, "run folder; by default runs/NAME-N")

@@ -1,0 +1,84 @@
+"""The state of a run: everything that its future depends on, as one pytree."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
+from fedpeft_jax.core.typing import PyTree
+from fedpeft_jax.federated import RoundState
+
+
+class Best(NamedTuple):
+    """The best validation of the main phase so far.
+
+    Attributes:
+      value: float64[], its NDCG@10; minus infinity before the first one.
+      round: int64[], rounds that were done; 0 before the first one.
+      variables: the model's variables by collection; None where they are not kept.
+    """
+
+    value: np.ndarray
+    round: np.ndarray
+    variables: PyTree
+
+
+class RunState(NamedTuple):
+    """A run between two rounds.
+
+    A checkpoint is a saved `RunState`, and a resumed run a loaded one.
+
+    Attributes:
+      rounds: what the rounds change: server, clients, optimizers, round, key.
+      frozen: the frozen tables, by the names of the model.
+      phase: int64[], index of the phase that the state is in.
+      phase_rounds: int64[P], rounds that ran in each phase.
+      phase_clients: int64[P], participations of clients in each phase.
+      last_round: int32[U], the last round that each client took part in; -1 for none.
+        It says who took part, and which version of the frozen tables a client has.
+      best: the best validation of the main phase.
+    """
+
+    rounds: RoundState
+    frozen: PyTree
+    phase: np.ndarray
+    phase_rounds: np.ndarray
+    phase_clients: np.ndarray
+    last_round: np.ndarray
+    best: Best
+
+    @property
+    def round(self) -> int:
+        """The number of rounds that are done."""
+        return int(self.rounds.round)
+
+    @property
+    def took_part(self) -> np.ndarray:
+        """bool[U], the clients that ever took part."""
+        return self.last_round >= 0
+
+
+def first_state(
+    rounds: RoundState, frozen: PyTree, *, num_phases: int, num_clients: int
+) -> RunState:
+    """Returns the state before the first round of a run."""
+    return RunState(
+        rounds=rounds,
+        frozen=frozen,
+        phase=np.int64(0),
+        phase_rounds=np.zeros(num_phases, np.int64),
+        phase_clients=np.zeros(num_phases, np.int64),
+        last_round=np.full(num_clients, -1, np.int32),
+        best=Best(np.float64(-math.inf), np.int64(0), None),
+    )
+
+
+def variables_of(state: RunState) -> dict[str, Any]:
+    """Returns the model's variables by collection, private ones of all clients."""
+    return {
+        SHARED: state.rounds.shared,
+        ROWS: state.rounds.rows,
+        FROZEN: state.frozen,
+        PRIVATE: state.rounds.private,
+    }

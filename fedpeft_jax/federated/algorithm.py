@@ -1,0 +1,93 @@
+"""What a round is made of: the algorithm, the state that it changes, and its report."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedpeft_jax.core.roles import ROWS, SHARED
+from fedpeft_jax.core.typing import Array, Key, PyTree
+from fedpeft_jax.federated.aggregators import Aggregator
+from fedpeft_jax.federated.client import LocalTraining
+from fedpeft_jax.federated.pipelines import (
+    Download,
+    Upload,
+    identity_download,
+    identity_upload,
+)
+from fedpeft_jax.federated.release import Cohort, Release, identity, merge_figures
+from fedpeft_jax.federated.updates import dense_update
+
+
+class Algorithm(NamedTuple):
+    """Everything that decides what happens in a round.
+
+    Attributes:
+      training: how a client trains.
+      aggregator: how the server combines updates.
+      upload: how a client sends its update.
+      download: how the server sends its variables.
+      release: what the server sees of the sums.
+    """
+
+    training: LocalTraining
+    aggregator: Aggregator
+    upload: Upload = identity_upload()
+    download: Download = identity_download()
+    release: Release = identity()
+
+
+class RoundState(NamedTuple):
+    """Everything that a round changes, as one pytree.
+
+    Attributes:
+      shared: the shared parameters.
+      rows: the trained per-item tables [I, ...].
+      private: every client's private parameters [U, ...].
+      upload: the state of every client's upload pipeline [U, ...].
+      aggregator: the aggregator's and the server optimizer's state.
+      release: the release stage's state.
+      round: int32[], index of the next round.
+      key: the run's key for its rounds.
+    """
+
+    shared: PyTree
+    rows: PyTree
+    private: PyTree
+    upload: PyTree
+    aggregator: Any
+    release: Any
+    round: Array
+    key: Key
+
+
+class RoundReport(NamedTuple):
+    """The figures of a chunk of rounds.
+
+    Attributes:
+      losses: float32[T], each round's released training loss, the weighted mean over
+        the cohort; zero for rounds that did not run.
+      figures: float32[T] by name, what the pipelines and the release stage report.
+      finite: bool[], False if the last round that ran gave a non-finite update. That
+        update was not applied: the state is the one before it.
+    """
+
+    losses: Array
+    figures: dict[str, Array]
+    finite: Array
+
+
+def figure_names(algorithm: Algorithm, state: RoundState) -> list[str]:
+    """Returns the names of the figures that the pipelines and the release report."""
+    update = dense_update(
+        {SHARED: state.shared, ROWS: state.rows}, algorithm.training.sampler.num_items
+    )
+    memory = jax.tree.map(lambda x: x[0], state.upload)
+
+    def figures(key: Key) -> tuple[Any, Any]:
+        payload, _, sent = algorithm.upload.encode(update, memory, key)
+        sums = algorithm.aggregator.map(algorithm.upload.decode(payload), key)
+        cohort = Cohort(jnp.int32(1), algorithm.training.uniform_weights)
+        return sent, algorithm.release.apply(sums, state.release, cohort, key)[2]
+
+    return sorted(merge_figures(*jax.eval_shape(figures, state.key)))

@@ -1,0 +1,39 @@
+"""Upload and download pipelines, and the registries of their stages."""
+
+from collections.abc import Callable
+
+from fedpeft_jax.federated.pipelines.base import (
+    Download,
+    Upload,
+    chain_downloads,
+    chain_uploads,
+    identity_download,
+    identity_upload,
+)
+from fedpeft_jax.federated.pipelines.bfloat16 import bfloat16_download, bfloat16_upload
+from fedpeft_jax.federated.pipelines.clip_by_norm import clip_by_norm
+
+UPLOADS: dict[str, Callable[..., Upload]] = {
+    "identity": identity_upload,
+    "bfloat16": bfloat16_upload,
+    "clip_by_norm": clip_by_norm,
+}
+
+DOWNLOADS: dict[str, Callable[..., Download]] = {
+    "identity": identity_download,
+    "bfloat16": bfloat16_download,
+}
+
+__all__ = [
+    "DOWNLOADS",
+    "UPLOADS",
+    "Download",
+    "Upload",
+    "bfloat16_download",
+    "bfloat16_upload",
+    "chain_downloads",
+    "chain_uploads",
+    "clip_by_norm",
+    "identity_download",
+    "identity_upload",
+]

@@ -1,0 +1,53 @@
+"""Clipping: bounds how far one client can move the server.
+
+McMahan et al., Learning differentially private recurrent language models, ICLR 2018,
+algorithm 1 (flat clipping).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.typing import Key, PyTree
+from fedpeft_jax.federated.pipelines.base import Upload
+from fedpeft_jax.federated.release import Figures
+from fedpeft_jax.federated.updates import ClientUpdate
+
+
+def clip_by_norm(max_norm: float) -> Upload:
+    r"""Scales an update down to an L2 norm of at most `max_norm`.
+
+    .. math:: \Delta_c \min(1, C / \lVert \Delta_c \rVert_2)
+
+    over shared parameters and rows together. Reports `clipped`, the share of the
+    clients whose update was longer.
+
+    Args:
+      max_norm: C, above 0.
+
+    Raises:
+      InputError: if `max_norm` is not above 0.
+
+    Example:
+      >>> update = ClientUpdate(jnp.array([3.0, 4.0]), {}, None, 1.0, 0.5)
+      >>> payload, _, figures = clip_by_norm(1.0).encode(update, (), None)
+      >>> [round(float(x), 6) for x in payload.shared], float(figures["clipped"])
+      ([0.6, 0.8], 1.0)
+    """
+    if not max_norm > 0:
+        raise InputError(f"clip_by_norm: max_norm must be above 0, got {max_norm}")
+
+    def encode(
+        update: ClientUpdate, state: PyTree, key: Key
+    ) -> tuple[ClientUpdate, PyTree, Figures]:
+        del key
+        sent = (update.shared, update.rows)
+        norm = optax.tree.norm(sent)
+        # An update of zero has no direction: the quotient is infinite, the factor 1.
+        factor = jnp.minimum(1.0, max_norm / norm)
+        shared, rows = jax.tree.map(lambda x: x * factor, sent)
+        figures = {"clipped": (norm > max_norm).astype(jnp.float32)}
+        return update._replace(shared=shared, rows=rows), state, figures
+
+    return Upload(lambda received: (), encode, lambda payload: payload)

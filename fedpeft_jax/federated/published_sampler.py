@@ -1,0 +1,101 @@
+"""The sampler of the published evaluation, to reproduce it; every option is unsound.
+
+`docs/why-numbers-differ.md` says what each option is worth.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedpeft_jax.core.keys import NO_ROUND, ClientPurpose, client_key, purpose_key
+from fedpeft_jax.core.ragged import Ragged, read_row
+from fedpeft_jax.core.typing import Array, Key
+from fedpeft_jax.data import Split
+from fedpeft_jax.federated.negatives import draw_negatives
+from fedpeft_jax.federated.sampler import (
+    ClientData,
+    ClientStore,
+    Sampler,
+    expected_negatives,
+    lay_out,
+    pair_scores,
+)
+
+
+def published_negatives(
+    num_items: int,
+    num_negatives: int = 1,
+    *,
+    num_slots: int = 0,
+    fixed: bool = False,
+    exclude_held_out: bool = False,
+) -> Sampler:
+    """Draws negatives as the published evaluation does.
+
+    Args:
+      num_items: I.
+      num_negatives: M, negatives per positive.
+      num_slots: negatives are drawn from the first so many items; 0 for all. The other
+        items are then never negatives.
+      fixed: whether a client draws its negatives once for all participations.
+      exclude_held_out: whether negatives are drawn outside the validation and test
+        items too. A device cannot know these, and an item that is never a negative
+        reveals that it is held out.
+
+    Example:
+      >>> items = np.array([2]), np.array([3])
+      >>> split = Split("toy", 4, Ragged.from_rows([[0]]), *items)
+      >>> published_negatives(4, exclude_held_out=True).expected(split).tolist()
+      [0.0, 1.0, 0.0, 0.0]
+    """
+    pool = num_slots or num_items
+
+    def excluded(split: Split) -> Ragged:
+        return _with_held_out(split) if exclude_held_out else split.train
+
+    def make_store(split: Split) -> ClientStore:
+        other = excluded(split).to_device() if exclude_held_out else None
+        return ClientStore(split.train.to_device(), other)
+
+    def draw(
+        key: Key, round_: Array, client_id: Array, store: ClientStore, capacity: int
+    ) -> ClientData:
+        positives, count = read_row(store.train, client_id, capacity, num_items)
+        seen = positives
+        if store.excluded is not None:
+            seen, _ = read_row(store.excluded, client_id, capacity + 2, num_items)
+        own_key = client_key(key, jnp.int32(NO_ROUND) if fixed else round_, client_id)
+        drawn = draw_negatives(
+            purpose_key(own_key, ClientPurpose.NEGATIVES),
+            count,
+            seen,
+            jnp.sum(seen < pool, dtype=jnp.int32),
+            capacity=capacity,
+            num_items=num_items,
+            num_negatives=num_negatives,
+            pool=pool,
+        )
+        return lay_out(positives, count, drawn)
+
+    return Sampler(
+        num_items=num_items,
+        num_negatives=num_negatives,
+        make_store=make_store,
+        draw=draw,
+        pair_scores=lambda scores, data: pair_scores(scores, data, pool),
+        expected=lambda split: expected_negatives(
+            excluded(split), split.counts * num_negatives, pool, num_items
+        ),
+    )
+
+
+def _with_held_out(split: Split) -> Ragged:
+    """Each client's training, validation and test items, ascending."""
+    owners, items = [split.train.owners], [split.train.values]
+    for held_out in (split.valid, split.test):
+        clients = np.flatnonzero(held_out >= 0)
+        owners.append(clients)
+        items.append(held_out[clients])
+    users, values = np.concatenate(owners), np.concatenate(items)
+    order = np.lexsort((values, users))
+    counts = np.bincount(users, minlength=split.num_clients)
+    return Ragged.from_counts(values[order], counts)

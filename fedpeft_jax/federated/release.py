@@ -1,0 +1,87 @@
+"""Release: the stage between the sums over a cohort and the server's step.
+
+The server learns the sums and nothing else of a cohort. A release stage replaces them
+by what the server may see: this is where the noise of central differential privacy is
+added, once per round and to all of the sums, the reported loss included.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from fedpeft_jax.core.typing import Array, Key, PyTree
+from fedpeft_jax.federated.updates import Sums
+
+Figures = Mapping[str, Array]
+"""Scalars float32[] by name, which a stage reports for the output of the run."""
+
+
+class Cohort(NamedTuple):
+    """What a release stage knows of the clients behind the sums.
+
+    Attributes:
+      size: int32[], clients that took part.
+      uniform_weights: whether the weight of every client is 1.
+    """
+
+    size: Array
+    uniform_weights: bool
+
+
+class Release(NamedTuple):
+    """A stage that replaces the sums by what the server sees.
+
+    Attributes:
+      init: `(server) -> state`, where `server` holds the server's variables
+        `{'params': ..., 'rows': ...}`.
+      apply: `(Sums, state, Cohort, key) -> (Sums, state, figures)`.
+    """
+
+    init: Callable[[PyTree], Any]
+    apply: Callable[[Sums, Any, Cohort, Key], tuple[Sums, Any, Figures]]
+
+
+def identity() -> Release:
+    """Returns the stage that releases the sums as they are."""
+    return Release(
+        lambda server: (), lambda sums, state, cohort, key: (sums, state, {})
+    )
+
+
+def chain(*stages: Release) -> Release:
+    """Returns a stage that applies the given stages in order.
+
+    Each stage has a key of its own. Figures of the same name are an error.
+
+    Example:
+      >>> chain(identity(), identity()).init({})
+      ((), ())
+    """
+
+    def init(server: PyTree) -> Any:
+        return tuple(stage.init(server) for stage in stages)
+
+    def apply(
+        sums: Sums, state: Any, cohort: Cohort, key: Key
+    ) -> tuple[Sums, Any, Figures]:
+        states, figures = [], dict[str, Array]()
+        for place, (stage, own) in enumerate(zip(stages, state, strict=True)):
+            own_key = jax.random.fold_in(key, place)
+            sums, own, found = stage.apply(sums, own, cohort, own_key)
+            states.append(own)
+            figures = merge_figures(figures, found)
+        return sums, tuple(states), figures
+
+    return Release(init, apply)
+
+
+def merge_figures(first: Figures, second: Figures) -> dict[str, Array]:
+    """Returns the figures of two stages.
+
+    Raises:
+      ValueError: if both report a figure of the same name.
+    """
+    if shared := first.keys() & second.keys():
+        raise ValueError(f"two stages report a figure named {min(shared)!r}")
+    return {**first, **second}

@@ -1,0 +1,73 @@
+"""Tests of readers/frames.py: every kind of table in memory is read alike."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data import DataSettings
+from fedpeft_jax.data.readers.frames import read_frame
+
+SETTINGS = DataSettings(dataset="table")
+RNG = np.random.default_rng(0)
+FRAME = pl.DataFrame(
+    {
+        "user": RNG.integers(1, 30, 400),
+        "item": RNG.integers(1, 120, 400),
+        "time": RNG.integers(978_300_000, 978_300_200, 400),
+    }
+)
+
+
+class Arrow:
+    """Anything that has the Arrow C interface."""
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return FRAME.__arrow_c_stream__(requested_schema)
+
+
+def structured():
+    table = np.empty(len(FRAME), [(name, "i8") for name in FRAME.columns])
+    for name in FRAME.columns:
+        table[name] = FRAME[name].to_numpy()
+    return table
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        FRAME,
+        FRAME.lazy(),
+        Arrow(),
+        FRAME.to_dict(as_series=False),
+        FRAME.to_numpy(),
+        structured(),
+        FRAME.select("time", pl.col("item").cast(pl.Int16), "user", other="time"),
+    ],
+    ids=["polars", "lazy", "arrow", "dictionary", "array", "structured", "columns"],
+)
+def test_every_kind_of_table(table):
+    raw = read_frame(table, name="mine", settings=SETTINGS)
+    assert raw.name == "mine" and raw.item_text is None and raw.notes == ()
+    assert raw.interactions.equals(FRAME)
+
+
+def test_an_array_of_pairs_has_no_times():
+    raw = read_frame(np.array([[3, 7], [3, 9]]), name="mine", settings=SETTINGS)
+    assert raw.interactions.to_dict(as_series=False) == {"user": [3, 3], "item": [7, 9]}
+
+
+def test_items_have_text():
+    items = {"movie": [7, 9], "title": ["Up", None], "genres": [["War", "Drama"], []]}
+    settings = DataSettings(dataset="table", item_column="movie")
+    log = {"user": [3, 3], "movie": [7, 9]}
+    raw = read_frame(log, items, name="mine", settings=settings)
+    assert raw.item_text.rows() == [(7, "Title: Up. Genres: War, Drama."), (9, "")]
+
+
+@pytest.mark.parametrize("table", [np.zeros((3, 5)), np.zeros(3), object(), 3])
+def test_what_is_not_a_table(table):
+    with pytest.raises(InputError, match="mine: .* is not a table"):
+        read_frame(table, name="mine", settings=SETTINGS)
+    with pytest.raises(InputError, match="mine: .* is not a table"):
+        read_frame(FRAME, table, name="mine", settings=SETTINGS)
