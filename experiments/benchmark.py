@@ -1,14 +1,15 @@
-r"""Times federated rounds, and measures what they need.
+r"""Measures the time and the memory of federated rounds.
 
     python experiments/benchmark.py --data_dir=DIR         # MovieLens-1M
     python experiments/benchmark.py --settings=lora --users=1000000 --items=1000000 \
-        --mean_length=20 --cohort_size=1000                # generated, of any size
+        --mean_length=20 --cohort_size=1000                # generated data of any size
     python experiments/benchmark.py --scaling --mean_length=20 --cohort_size=1000
 
-A chunk of rounds is one dispatch and one sample of milliseconds a round; compilation
-and preparation are reported apart. With several cases (settings, or the catalogues of
-`--scaling`) each has a process of its own, so that peak memory is its own, and their
-chunks take turns, so that a machine that slows down slows all of them down.
+A chunk of rounds is one dispatch and one sample of the milliseconds per round.
+Compilation and preparation are reported separately. If there are several cases
+(settings, or the catalogues of `--scaling`), each runs in its own process, so that each
+has its own peak memory. Their chunks take turns, so that a machine that becomes slower
+affects all of them.
 """
 
 import json
@@ -46,26 +47,26 @@ def _parse(argv: Sequence[str]) -> Case:
     def string(name: str, default: str | None, text: str) -> None:
         flags.DEFINE_string(name, default, text, flag_values=values)
 
-    string("settings", None, f"of {', '.join(SETTINGS)}, with commas between them")
-    string("data_dir", None, "folder of ml-1m.zip; without it data are generated")
-    integer("users", 6040, "users to generate")
-    integer("items", 3706, "items to generate")
-    integer("mean_length", 165, "mean number of items a generated user")
-    integer("cohort_size", 604, "clients a round")
+    string("settings", None, f"some of {', '.join(SETTINGS)}, separated by commas")
+    string("data_dir", None, "folder of ml-1m.zip; without it, data are generated")
+    integer("users", 6040, "number of generated users")
+    integer("items", 3706, "number of generated items")
+    integer("mean_length", 165, "mean number of items per generated user")
+    integer("cohort_size", 604, "clients per round")
     integer("rounds", 200, "timed rounds, rounded up to whole chunks")
-    integer("chunk_rounds", 20, "rounds a dispatch, that is, a sample")
+    integer("chunk_rounds", 20, "rounds per dispatch, which is one sample")
     integer("features", 32, "length of an item vector")
     string("aggregator", defaults.aggregator, "spec of an aggregator")
-    string("upload", "identity", "specs of upload stages, with commas")
-    string("download", "identity", "specs of download stages, with commas")
+    string("upload", "identity", "specs of upload stages, separated by commas")
+    string("download", "identity", "specs of download stages, separated by commas")
     step = defaults.server_optimizer
-    string("server_optimizer", step, "spec of an optimizer")
-    integer("tile_rows", 4096, "positives in a tile, padding included")
-    integer("max_buckets", 6, "length buckets at most")
-    integer("client_chunk", 0, "clients in a tile at most, 0 for no bound", 0)
-    integer("seed", 0, "of the generated data and of the run", 0)
-    boolean("scaling", "compare catalogues of generated data")
-    string("scaling_items", "10000,100000,1000000", "items in those catalogues")
+    string("server_optimizer", step, "spec of the server's optimizer")
+    integer("tile_rows", 4096, "positives per tile, padding included")
+    integer("max_buckets", 6, "most length buckets")
+    integer("client_chunk", 0, "most clients per tile; 0 for no bound", 0)
+    integer("seed", 0, "seed of the generated data and of the run", 0)
+    boolean("scaling", "compare catalogues of different sizes, with generated data")
+    string("scaling_items", "10000,100000,1000000", "sizes of these catalogues")
     string("json", None, "file to write the results to")
     boolean("help", "show this help")
     try:
@@ -98,7 +99,7 @@ def _cases(case: Case) -> list[Case]:
 
 
 def _serve(case: Case, pipe: Connection) -> None:
-    """A worker answers every True it receives with the next of `measure`."""
+    """Sends the next result of `measure` for every True that the pipe receives."""
     measured = measure(case)
     while pipe.recv():
         try:
@@ -108,7 +109,7 @@ def _serve(case: Case, pipe: Connection) -> None:
 
 
 def _in_process(case: Case) -> Iterator[dict[str, Any]]:
-    # Other workers need room on an accelerator, too.
+    # Other workers need memory on an accelerator, too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -117,7 +118,7 @@ def _in_process(case: Case) -> Iterator[dict[str, Any]]:
     theirs.close()
     while True:
         ours.send(True)
-        answer = ours.recv()  # EOFError if the worker died; it said why
+        answer = ours.recv()  # EOFError if the worker died; it printed why
         if isinstance(answer, InputError):
             raise answer
         if answer is None:
@@ -131,7 +132,7 @@ def _time(cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Returns the facts and times of all cases, whose chunks take turns."""
     run = measure if len(cases) == 1 else _in_process
     sources = [run(case) for case in cases]
-    # One after the other: compilation is not timed against another one.
+    # One after the other, so that no compilation is timed during another one.
     results = [next(source) for source in sources]
     samples = list(zip(*sources, strict=True))
     for result, chunks in zip(results, zip(*samples, strict=True), strict=True):
@@ -150,13 +151,13 @@ def _time(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 
 def _scaling(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Returns each setting's times at every catalogue over those at its first."""
+    """Returns each setting's time for every catalogue relative to its first one."""
     ratios: dict[str, dict[str, float]] = {}
     first: dict[str, list[float]] = {}
     for result in results:
         times = result["ms_per_round"]["samples"]
         base = first.setdefault(result["setting"], times)
-        # Neighbours in time are divided, so that a slow minute cancels.
+        # Samples of the same time are divided, so that a slow minute cancels.
         ratio = statistics.median(t / b for t, b in zip(times, base, strict=True))
         ratios.setdefault(result["setting"], {})[str(result["items"])] = ratio
     return ratios
@@ -191,14 +192,14 @@ def _print(report: dict[str, Any]) -> None:
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "users": lambda r: f"{r['users']:,}",
         "items": lambda r: f"{r['items']:,}",
-        "clients a round": lambda r: f"{r['cohort_size']:,}",
-        "ms a round, median": lambda r: f"{r['ms_per_round']['median']:.1f}",
-        "least": lambda r: f"{r['ms_per_round']['min']:.1f}",
-        "most": lambda r: f"{r['ms_per_round']['max']:.1f}",
+        "clients per round": lambda r: f"{r['cohort_size']:,}",
+        "ms per round, median": lambda r: f"{r['ms_per_round']['median']:.1f}",
+        "minimum": lambda r: f"{r['ms_per_round']['min']:.1f}",
+        "maximum": lambda r: f"{r['ms_per_round']['max']:.1f}",
         "rounds/s": lambda r: f"{r['rounds_per_s']:.1f}",
         "clients/s": lambda r: f"{r['clients_per_s']:,.0f}",
-        "preparing, s": lambda r: f"{r['prepare_s']['total']:.1f}",
-        "compiling, s": lambda r: f"{r['compile_s']:.1f}",
+        "preparation, s": lambda r: f"{r['prepare_s']['total']:.1f}",
+        "compilation, s": lambda r: f"{r['compile_s']:.1f}",
         "peak memory, GB": lambda r: f"{r['peak_rss_bytes'] / 1e9:.2f}",
     }
     for name, text in rows.items():
@@ -206,11 +207,11 @@ def _print(report: dict[str, Any]) -> None:
     Console().print(table)
     for name, ratios in report["scaling"].items():
         texts = (f"{ratio:.2f} at {int(items):,}" for items, ratio in ratios.items())
-        print(f"{name}: time a round over the first: {', '.join(texts)} items")
+        print(f"{name}: time per round relative to the first: {', '.join(texts)} items")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the benchmark; returns the exit code, 2 for bad input."""
+    """Runs the benchmark and returns the exit code, which is 2 for bad input."""
     try:
         case = _parse(argv)
         if case["help"]:

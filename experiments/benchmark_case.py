@@ -1,4 +1,4 @@
-"""One case of the benchmark: prepares, compiles, and times chunk after chunk."""
+"""One case of the benchmark: it prepares, compiles, and times chunk after chunk."""
 
 import resource
 import sys
@@ -30,7 +30,7 @@ from fedpeft_jax import (
 
 
 class Setting(NamedTuple):
-    """What is trained: specs of a backbone and an embedding beside a full table."""
+    """What is trained: specs of a backbone and an embedding, and the full table."""
 
     backbone: str
     full: str
@@ -55,7 +55,7 @@ SETTINGS = {name: Setting("fedmf", *items) for name, items in _ITEMS.items()} | 
     for backbone in BACKBONES
     for name, items in _ITEMS.items()
 }
-"""FedMF by the name of its item embedding, the others as `backbone_embedding`."""
+"""FedMF by the name of its item embedding, and all as `BACKBONE_EMBEDDING`."""
 
 _REPORTED = (
     *("cohort_size", "aggregator", "upload", "download", "server_optimizer"),
@@ -70,10 +70,10 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     """Prepares, compiles and warms up; then every `next` times one chunk.
 
     Args:
-      case: as `main` makes it.
+      case: the name of a setting and the value of every flag.
 
     Yields:
-      The facts of the case first, without a time; then `{'ms': milliseconds a round}`
+      First the facts of the case, without a time; then `{'ms': milliseconds per round}`
       with the peak of memory so far, for each of `rounds / chunk_rounds` chunks.
     """
     seconds, start = dict[str, float](), time.perf_counter()
@@ -128,7 +128,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
         jax.block_until_ready(state)
         milliseconds = 1e3 * (time.perf_counter() - start) / rounds
         if not report.finite:
-            raise FloatingPointError(f"{case['setting']}: a non-finite update")
+            raise FloatingPointError(f"{case['setting']} gave a non-finite update")
         if chunk:
             yield {"ms": milliseconds, **_peaks()}
             continue
@@ -147,7 +147,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
 
 
 def _config(case: Case) -> RunConfig:
-    """The same optimizers for every setting, so that times compare."""
+    """Returns a configuration with the same optimizers for every setting."""
     setting = SETTINGS[case["setting"]]
     return configure(
         **setting._asdict(),

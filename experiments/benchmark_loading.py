@@ -4,8 +4,8 @@
     python experiments/benchmark_loading.py --interactions=20000000    # generated
 
 Each case runs in separate processes, first without and then with a prepared copy in the
-cache. The results are the median seconds to a split data set, and the peak of resident
-memory.
+cache. The results are the median number of seconds until the data set is split, and the
+peak of resident memory.
 """
 
 import json
@@ -88,7 +88,7 @@ def measure(settings: DataSettings, cache: str) -> dict[str, Any]:
     worker = context.Process(target=_measure, args=(settings, cache, theirs))
     worker.start()
     theirs.close()
-    answer: dict[str, Any] | InputError = ours.recv()  # EOFError: it died
+    answer: dict[str, Any] | InputError = ours.recv()  # EOFError if it died
     worker.join()
     if isinstance(answer, InputError):
         raise answer
@@ -96,7 +96,12 @@ def measure(settings: DataSettings, cache: str) -> dict[str, Any]:
 
 
 def repeat(settings: DataSettings, repeats: int) -> list[dict[str, Any]]:
-    """Returns median seconds and highest peaks, without and with a prepared copy."""
+    """Returns median seconds and highest peaks, without and with a prepared copy.
+
+    Args:
+      settings: the settings of the data set.
+      repeats: runs per case.
+    """
     samples: list[list[dict[str, Any]]] = [[], []]
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as cache:
@@ -117,12 +122,12 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()  # not the global flags, which another main may define
     given: Any = {"flag_values": values}
     flags.DEFINE_string("data_dir", None, "folder of ml-1m.zip", **given)
-    flags.DEFINE_integer("interactions", 0, "rows to generate", 0, **given)
-    flags.DEFINE_integer("users", 200_000, "users among them", 1, **given)
-    flags.DEFINE_integer("items", 50_000, "items among them", 4, **given)
-    kinds = "kinds of file for the generated table"
+    flags.DEFINE_integer("interactions", 0, "number of generated rows", 0, **given)
+    flags.DEFINE_integer("users", 200_000, "number of users in them", 1, **given)
+    flags.DEFINE_integer("items", 50_000, "number of items in them", 4, **given)
+    kinds = "file format of the generated table; may be repeated"
     flags.DEFINE_multi_enum("format", ["csv"], ["csv", "parquet"], kinds, **given)
-    flags.DEFINE_integer("repeats", 3, "runs of each case", 1, **given)
+    flags.DEFINE_integer("repeats", 3, "runs per case", 1, **given)
     flags.DEFINE_string("json", None, "file to write the results to", **given)
     flags.DEFINE_boolean("help", False, "show this help", **given)
     try:
@@ -157,7 +162,7 @@ def _results(values: flags.FlagValues) -> dict[str, dict[str, Any]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs all cases and prints them; returns the exit code, 2 for bad input."""
+    """Runs all cases, prints them and returns the exit code, 2 for bad input."""
     try:
         values = _parse(argv)
         if values.help:

@@ -1,12 +1,13 @@
-r"""Runs settings x seeds and prints their mean and spread in one table.
+r"""Runs rows of settings with several seeds, and prints one table of the results.
 
     python experiments/grid.py --seeds=0,1,2 --out=runs/grid \
         --vary='full=trained embedding=none' \
         --vary='full=frozen embedding=lora(rank=8)'
 
-Every flag of `run.py` applies to all rows, and a row's --vary changes some of them for
-that row. Without --vary the rows are LoRA models and their references. Runs that are
-finished in --out (runs/grid by default) are not run again.
+Every flag of `run.py` applies to all rows, and each --vary is one row, which changes
+some settings. Without --vary the rows are LoRA models and their references. The table
+has means and standard deviations over the seeds. Runs that are finished in --out
+(runs/grid by default) are not run again.
 """
 
 import json
@@ -34,17 +35,26 @@ REFERENCES = (
     "full=frozen embedding=lora(rank=8)",
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of every row")
-_VARY = flags.DEFINE_multi_string("vary", None, "a row: setting=value, with spaces")
+_VARY = flags.DEFINE_multi_string(
+    "vary", None, "a row: setting=value, separated by spaces; may be repeated"
+)
 _TARGET = flags.DEFINE_enum(
-    "target", "test", ["valid", "test"], "items that are printed; tune on valid"
+    "target",
+    "test",
+    ["valid", "test"],
+    "held-out items whose metrics are printed; choose settings by valid",
 )
 
 
 def read_row(text: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the common settings with the changes of a row.
 
+    Args:
+      text: setting=value, separated by spaces.
+      settings: the common settings by name.
+
     Raises:
-      InputError: for a word that is not a setting and its value.
+      InputError: for a word that is not a setting with its value.
     """
     changes: dict[str, Any] = {}
     for word in shlex.split(text):
@@ -59,9 +69,13 @@ def read_row(text: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the summary of a run, from its folder if it is finished there.
+    """Returns the summary of a run, which is read from its folder if it is finished.
 
-    An interrupted run is moved aside and run again.
+    The folder of an unfinished run is renamed, and the run starts again.
+
+    Args:
+      config: the configuration of the run.
+      folder: the folder of the run.
 
     Raises:
       InputError: if the folder holds a run with other settings.
@@ -84,7 +98,12 @@ def run_once(config: RunConfig, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
-    """Prints mean and standard deviation over seeds, one line per row."""
+    """Prints mean and standard deviation over seeds, one line per row.
+
+    Args:
+      rows: the summaries of each row, one per seed, by the text of the row.
+      target: the held-out items whose metrics are printed, 'valid' or 'test'.
+    """
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("row")  # a long name is folded, no figure is
@@ -95,7 +114,8 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     ]
     for ranking, name in metrics:
         label = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}[name]
-        table.add_column(f"{label}\n{ranking}", justify="right", no_wrap=True)
+        items = {"sampled": "sampled", "full": "all"}[ranking]
+        table.add_column(f"{label}\n{items}", justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)
     table.add_column("of\nfull", justify="right", no_wrap=True)
 
@@ -125,7 +145,7 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the grid; returns the exit code."""
+    """Runs the grid and returns the exit code."""
 
     def work() -> None:
         settings = cli.settings_from_flags()
@@ -133,7 +153,7 @@ def main(argv: list[str]) -> int:
         texts = _VARY.value or list(REFERENCES)
         given = {text: read_row(text, settings) for text in texts}
         for row in given.values():
-            cli.config_beside_others({**row, "seed": 0})  # a bad row ends the grid now
+            cli.configure_row({**row, "seed": 0})  # a bad row raises here
         try:
             seeds = [int(seed) for seed in _SEEDS.value]
         except ValueError:
@@ -142,7 +162,7 @@ def main(argv: list[str]) -> int:
         for seed in seeds:
             for number, (text, row) in enumerate(given.items()):
                 print(f"row {number} ({text}), seed {seed}", flush=True)
-                config = cli.config_beside_others({**row, "seed": seed})
+                config = cli.configure_row({**row, "seed": seed})
                 folder = out / f"row{number}-seed{seed}"
                 rows[text].append(run_once(config, folder))
         print_table(rows, _TARGET.value)

@@ -14,22 +14,27 @@ from fedpeft_jax.experiment import cli
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print the settings and stop")
 _LIST = flags.DEFINE_bool("list", False, "print the registered plugins and stop")
 _REFERENCES = flags.DEFINE_bool(
-    "references", False, "also run the trained and the frozen table alone, beside it"
+    "references", False, "also run the trained and the frozen full table alone"
 )
 
 
 def references(given: dict[str, Any], folder: RunFolder) -> Iterator[RunConfig]:
-    """Yields the same run without a compressed part: the table trained, and frozen."""
+    """Yields configurations with a full table alone, once trained and once frozen.
+
+    Args:
+      given: the settings of the run by name.
+      folder: the folder of the run, which holds those of its references.
+    """
     config = configure(**given)
     for full in ("trained", "frozen"):
         if (config.model.full, config.model.embedding) != (full, "none"):
             changes = {"full": full, "embedding": "none", "warm_up_rounds": None}
             out = str(folder.path / "references" / full)
-            yield cli.config_beside_others({**given, **changes, "out": out})
+            yield cli.configure_row({**given, **changes, "out": out})
 
 
 def run(config: RunConfig) -> tuple[dict[str, Any], RunFolder]:
-    """Runs one experiment; returns its summary and its folder."""
+    """Runs one experiment and returns its summary and its folder."""
     folder, reporter = RunFolder(config.run.out, config.name), ConsoleReporter()
     try:
         return fedpeft_jax.run(config, folder=folder, reporter=reporter).summary, folder
@@ -51,7 +56,7 @@ def run_and_print(given: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Does what the flags say; returns the exit code."""
+    """Runs what the flags select and returns the exit code."""
 
     def work() -> None:
         given = cli.settings_from_flags()

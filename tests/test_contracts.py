@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.backbones import BACKBONES, Backbone
+from fedpeft_jax.backbones import BACKBONES, Backbone, fit_model
 from fedpeft_jax.core.roles import (
     FROZEN,
     PRIVATE,
@@ -146,7 +146,7 @@ class Case:
             LATENTS.astype(np.float32),
             np.bincount(SPLIT.train, minlength=NUM_ITEMS),
         )
-        self.fitted = self.model.fit(jax.random.key(3), features).values
+        self.fitted = fit_model(self.model, jax.random.key(3), features).values
         self.server = init_server(self.model, jax.random.key(0), self.fitted)
         self.private = init_private(
             self.model, jax.random.key(1), SPLIT.num_clients, self.server

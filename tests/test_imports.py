@@ -1,138 +1,130 @@
-"""Imports run one way: which part of the package may know of which."""
+"""Imports run one way, as the folders say: which wing may know of which."""
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 import fedpeft_jax
+from tests.helpers import ROOT
 
-ROOT = pathlib.Path(fedpeft_jax.__file__).parent
+PACKAGE = pathlib.Path(fedpeft_jax.__file__).parent
 
-LEAVES = {"roles", "specs", "layers", "losses", "metrics", "optimizers", "settings"}
-LEAVES |= {"user_cache"}
-ENGINE = LEAVES | {"embeddings", "backbones", "features", "data", "federated"}
-
-# Each part beside the parts it may import. A dotted name allows that module only.
-# Everyone may import itself, `typing` and `errors`, unless said otherwise below.
+# Each wing beside those that it may import, itself included.
 MAY_IMPORT = {
-    "typing": set(),
-    "errors": set(),
-    **{leaf: set() for leaf in LEAVES},
-    "optimizers": {"roles"},
-    "embeddings": LEAVES | {"features"},
-    "features": LEAVES,
-    "backbones": LEAVES | {"embeddings.base"},
-    "data": {"settings", "user_cache"},
-    "federated": LEAVES | {"backbones.base", "data"},
-    # What a run is made of; `training` puts it together.
-    "evaluation": LEAVES | {"data"},
-    "baselines": LEAVES | {"data", "centralized"},
-    "centralized": {"data"},
-    "per_user": LEAVES | {"data", "evaluation"},
-    "protocol": {"config"},
-    "scoring": LEAVES | {"backbones.base", "evaluation"},
-    "communication": LEAVES,
-    "checkpoint": LEAVES,
-    "reporting": LEAVES,
-    "early_stopping": set(),
-    "plugins": ENGINE,
-    "validation": {"config", "baselines"},
-    "config": ENGINE | {"plugins", "validation"},
-    "run_folder": {"checkpoint"},
-    "preparation": ENGINE | {"config", "reporting"},
-    "summary": ENGINE
-    | {"baselines", "communication", "config", "evaluation", "preparation"}
-    | {"per_user", "protocol"},
-    "phases": ENGINE | {"config", "preparation"},
-    "training": None,  # None: everything
-    "cli": None,
-    "__init__": None,
+    "core": {"core"},
+    "data": {"core", "data"},
+    "features": {"core", "features"},
+    "embeddings": {"core", "features", "embeddings"},
+    "backbones": {"core", "embeddings", "backbones"},
+    "federated": {"core", "data", "backbones", "federated"},
+    "evaluation": {"core", "data", "backbones", "evaluation"},
 }
+MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
 
-# In these folders files are plugins: a sibling is imported by the registry alone.
-PLUGINS = ("embeddings", "backbones")
+# In a folder of plugins a file may import these, and the registry alone its siblings.
+SHARED = ("base", "codes", "layers")
 
 # Optional or slow to import: inside the function that needs them.
-LAZY = {
-    "torch",
-    "sentence_transformers",
-    "matplotlib",
-    "dp_accounting",
-    "tensorboardX",
-    "sklearn",
-}
+LAZY = {"torch", "sentence_transformers", "matplotlib", "sklearn"}
 
 FILES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
-    for path in sorted(ROOT.rglob("*.py"))
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent != PACKAGE
 }
 
 
-def imported(tree, at_import_time=False):
-    """Absolute names of what a module imports, in functions too unless said."""
-    pending = [tree]
+def imports(name, at_import_time=False):
+    """Absolute names of what a module imports, for type checkers alone included."""
+    pending = [ast.parse(FILES[name].read_text())]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide who imports whom"
-            # `from package import module` imports the module.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         if not (at_import_time and isinstance(node, ast.FunctionDef | ast.Lambda)):
             pending.extend(ast.iter_child_nodes(node))
 
 
-def imported_modules(name):
-    """The modules of this package that a module imports, without `fedpeft_jax`."""
-    for target in imported(ast.parse(FILES[name].read_text())):
-        package, *parts = target.split(".")
-        assert package not in ("experiments", "tests")
-        if package != "fedpeft_jax":
-            continue
-        while parts and not {".".join(parts), ".".join([*parts, "__init__"])} & set(
-            FILES
-        ):
+def modules_of(name):
+    """The modules of the package that a module imports, `.__init__` for a folder."""
+    for target in imports(name):
+        parts = target.split(".")[1:] if target.startswith("fedpeft_jax.") else []
+        while parts and ".".join(parts) not in FILES:
+            if ".".join([*parts, "__init__"]) in FILES:
+                parts.append("__init__")
+                break
             parts.pop()  # a class or a function
-        yield ".".join(parts) or "__init__"
-
-
-def is_allowed(target, allowed):
-    return any(target == name or target.startswith(f"{name}.") for name in allowed)
+        if parts:
+            yield ".".join(parts)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_run_one_way(name):
-    part = name.partition(".")[0]
-    assert part in MAY_IMPORT, f"say in MAY_IMPORT what {part} may import"
-    if MAY_IMPORT[part] is None:
-        return
-    allowed = MAY_IMPORT[part] | {part, "typing", "errors"}
-    if part in ("typing", "errors"):
-        allowed = {part}
-    for target in imported_modules(name):
-        assert is_allowed(target, allowed), f"{name} imports {target}"
+    wings = {module.partition(".")[0] for module in modules_of(name)}
+    assert wings <= MAY_IMPORT[name.partition(".")[0]]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n for n in FILES if n.partition(".")[0] in PLUGINS and "__init__" not in n],
-)
-def test_plugins_know_their_base_alone(name):
-    part = name.partition(".")[0]
-    for target in imported_modules(name):
-        if target.partition(".")[0] == part:
-            assert target == f"{part}.base", f"{name} imports its sibling {target}"
+def test_there_is_no_circle():
+    done, open_ = set(), []
+
+    def visit(name):
+        assert name not in open_, [*open_, name]
+        if name not in done:
+            open_.append(name)
+            for module in modules_of(name):
+                visit(module)
+            done.add(open_.pop())
+
+    for name in FILES:
+        visit(name)
+
+
+@pytest.mark.parametrize("wing", ["embeddings", "backbones", "federated.pipelines"])
+def test_plugins_know_their_base_alone(wing):
+    for name in FILES:
+        if name.startswith(f"{wing}.") and not name.endswith((*SHARED, "__init__")):
+            own = {m for m in modules_of(name) if m.startswith(f"{wing}.")}
+            assert own <= {f"{wing}.{shared}" for shared in SHARED}, name
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_heavy_packages_are_imported_where_they_are_used(name):
-    tree = ast.parse(FILES[name].read_text())
-    tops = {target.partition(".")[0] for target in imported(tree, at_import_time=True)}
+    tops = {target.partition(".")[0] for target in imports(name, at_import_time=True)}
     assert not tops & LAZY
 
 
-def test_the_rules_name_no_part_that_is_gone():
-    parts = {name.partition(".")[0] for name in FILES}
-    assert set(MAY_IMPORT) <= parts
+def in_a_fresh_process(code):
+    command = [sys.executable, "-c", code]
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_importing_everything_starts_no_backend():
+    """`jax.distributed.initialize` refuses to run once a backend has started."""
+    names = [f"fedpeft_jax.{name.removesuffix('.__init__')}" for name in FILES]
+    imported = "; ".join(f"import {name}" for name in names)
+    code = f"""
+import socket
+import fedpeft_jax; {imported}
+import jax
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = "127.0.0.1:%d" % free.getsockname()[1]
+jax.distributed.initialize(address, num_processes=1, process_id=0)
+print(jax.process_count(), jax.numpy.ones(2).sum())
+jax.distributed.shutdown()
+"""
+    assert in_a_fresh_process(code) == "1 2.0"
+
+
+def test_importing_the_package_needs_no_extra():
+    code = f"import sys, fedpeft_jax; print(sorted({LAZY!r} & set(sys.modules)))"
+    assert in_a_fresh_process(code) == "[]"

@@ -1,9 +1,9 @@
-"""Toy plugins: what it takes to add an embedding, a recommender, a loss, an aggregator.
+"""Toy plugins: what it takes to add an embedding, a recommender, a pipeline stage, ...
 
 Each is a class or a function and one line of a registry, and between them they use
 every hook there is: values that are fitted to item text, codes in `frozen`, a private
-network that starts alike everywhere, a local schedule, several negatives a positive,
-and more than one summable statistic.
+network that starts alike everywhere, a local schedule, several negatives per positive,
+more than one sum, a client's memory of what it sent, and noise on the sums.
 """
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ import numpy as np
 from fedpeft_jax.backbones.base import Backbone
 from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, private_layer
 from fedpeft_jax.embeddings.base import CompressedEmbedding, Fitted, take
-from fedpeft_jax.federated import Aggregator, Sum, Sums
+from fedpeft_jax.federated import Aggregator, Release, Sum, Sums, Upload
 from fedpeft_jax.federated.losses import masked_mean
 
 
@@ -126,7 +126,49 @@ def second_moment():
     return Aggregator(lambda server: jnp.int32(0), map_update, apply)
 
 
+def error_feedback():
+    """Sends shared parameters in half precision, and the rounding error next time.
+
+    Seide et al., 1-bit stochastic gradient descent, Interspeech 2014.
+    """
+
+    def encode(update, memory, key):
+        exact = jax.tree.map(jnp.add, update.shared, memory)
+        sent = jax.tree.map(lambda x: x.astype(jnp.float16), exact)
+        memory = jax.tree.map(lambda x, s: x - s.astype(jnp.float32), exact, sent)
+        error = sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(memory))
+        return update._replace(shared=sent), memory, {"kept_back": jnp.float32(error)}
+
+    def decode(payload):
+        widen = lambda x: x.astype(jnp.float32)  # noqa: E731
+        return payload._replace(shared=jax.tree.map(widen, payload.shared))
+
+    def init(received):
+        return jax.tree.map(jnp.zeros_like, received[SHARED])
+
+    return Upload(init, encode, decode)
+
+
+def noisy_sums(scale=0.1):
+    """Adds normal noise to the sum of the shared parameters, and counts its rounds."""
+
+    def apply(sums, rounds, cohort, key):
+        leaves, structure = jax.tree.flatten(sums.shared.value)
+        keys = jax.random.split(key, max(len(leaves), 1))
+        noisy = [
+            x + scale * jax.random.normal(k, x.shape)
+            for x, k in zip(leaves, keys, strict=len(leaves) > 0)
+        ]
+        value = jax.tree.unflatten(structure, noisy)
+        figures = {"noise_per_client": scale / cohort.size.astype(jnp.float32)}
+        shared = sums.shared._replace(value=value)
+        return sums._replace(shared=shared), rounds + 1, figures
+
+    return Release(lambda server: jnp.int32(0), apply)
+
+
 EMBEDDINGS = {"toy_codes": Codes}
 BACKBONES = {"toy_score_function": ScoreFunction, "toy_neighbours": Neighbours}
 LOSSES = {"toy_cross_entropy": lambda: cross_entropy}
 AGGREGATORS = {"toy_second_moment": second_moment}
+UPLOADS = {"toy_error_feedback": error_feedback}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fedpeft_jax.backbones.base import Backbone
+from fedpeft_jax.backbones.base import Backbone, fit_model
 from fedpeft_jax.backbones.fedmf import FedMF
 from fedpeft_jax.backbones.fedncf import FedNCF
 from fedpeft_jax.backbones.fedpergnn import FedPerGNN
@@ -15,4 +15,12 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "fedpergnn": FedPerGNN,
 }
 
-__all__ = ["BACKBONES", "Backbone", "FedMF", "FedNCF", "FedPerGNN", "PFedRec"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "FedMF",
+    "FedNCF",
+    "FedPerGNN",
+    "PFedRec",
+    "fit_model",
+]

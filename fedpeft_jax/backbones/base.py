@@ -43,6 +43,9 @@ def user_vector(module: nn.Module, features: int, mean: float, scale: float) -> 
 class Backbone(nn.Module):
     """A recommender that scores items for one client (abstract).
 
+    A subclass may also define `fit(item_features)`, which returns initial values of its
+    own variables by collection; see `fit_model`.
+
     Attributes:
       item_embedding: the item embedding. Every recommender works with every embedding.
       suggestions: values for run settings that the user leaves out. They win over the
@@ -77,8 +80,19 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
-    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
-        """Returns initial values that the server learns; called once, outside jit."""
-        values, figures = self.item_embedding.fit(key, item_features)
-        nested = {role: {"item_embedding": tree} for role, tree in values.items()}
-        return Fitted(nested, figures)
+
+def fit_model(model: Backbone, key: Key, item_features: ItemFeatures) -> Fitted:
+    """Returns initial values that the server learns; called once, outside jit.
+
+    Args:
+      model: its method `fit(item_features)`, if it has one, returns the values of its
+        own variables by collection. The item embedding fits itself.
+      key: random key of the fit.
+      item_features: what the server knows about the items.
+    """
+    learned, figures = model.item_embedding.fit(key, item_features)
+    values = {role: {"item_embedding": tree} for role, tree in learned.items()}
+    own = getattr(model, "fit", None)
+    for role, tree in ({} if own is None else own(item_features)).items():
+        values[role] = {**values.get(role, {}), **tree}
+    return Fitted(values, figures)

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from fedpeft_jax.backbones.base import Backbone, user_vector
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN
-from fedpeft_jax.core.typing import Array, History, Key
-from fedpeft_jax.embeddings.base import Fitted, ItemFeatures
+from fedpeft_jax.core.typing import Array, History, PyTree
+from fedpeft_jax.embeddings.base import ItemFeatures
 
 Normalization = Literal["symmetric", "user"]
 
@@ -96,9 +96,7 @@ class FedPerGNN(Backbone):
         propagated = self.item_embedding.weighted_sum(history.ids, weights)
         return self.item_embedding.inner(ids, 0.5 * (self.user.value + propagated))
 
-    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
-        values, figures = super().fit(key, item_features)
-        if self.normalization == "symmetric" and item_features.degrees is not None:
-            degrees = jnp.asarray(item_features.degrees, jnp.int32)
-            values = {**values, FROZEN: {**values.get(FROZEN, {}), "degrees": degrees}}
-        return Fitted(values, figures)
+    def fit(self, item_features: ItemFeatures) -> dict[str, PyTree]:
+        if self.normalization != "symmetric" or item_features.degrees is None:
+            return {}
+        return {FROZEN: {"degrees": jnp.asarray(item_features.degrees, jnp.int32)}}

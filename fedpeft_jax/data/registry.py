@@ -114,8 +114,7 @@ def check_source(settings: DataSettings) -> None:
         )
     if settings.fetch and source.published is None:
         raise InputError(
-            f"`fetch` has no effect: data set {name!r} is not published: leave it "
-            "out"
+            f"`fetch` has no effect: data set {name!r} is not published: leave it out"
         )
     if settings.category is not None and not name.startswith("amazon"):
         raise InputError(

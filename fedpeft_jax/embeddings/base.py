@@ -60,41 +60,17 @@ def take(table: Array, ids: Array | None) -> Array:
     return table if ids is None else table[ids]
 
 
-def code_dtype(size: int) -> np.dtype[Any]:
-    """Returns the smallest unsigned type that holds all codes below `size`.
-
-    Example:
-      >>> code_dtype(256), code_dtype(257)
-      (dtype('uint8'), dtype('uint16'))
-    """
-    return np.min_scalar_type(size - 1)
-
-
-def shared_codes(codes: np.ndarray) -> dict[str, Any]:
-    """Returns figures of how well codes distinguish items.
-
-    Args:
-      codes: int[I, l], one tuple of codes per item.
-
-    Returns:
-      `distinct_codes`, the number of different tuples, and `collision_rate`, the share
-      of items that have the same tuple as another item.
-
-    Example:
-      >>> shared_codes(np.array([[0, 1], [1, 0], [0, 1], [2, 2]]))
-      {'distinct_codes': 3, 'collision_rate': 0.5}
-    """
-    _, counts = np.unique(codes, axis=0, return_counts=True)
-    alike = int(counts[counts > 1].sum())
-    return {"distinct_codes": len(counts), "collision_rate": alike / len(codes)}
-
-
 class CompressedEmbedding(nn.Module):
     """A small item embedding that is trained and sent every round (abstract).
 
     A subclass declares its variables in `setup`: shared parameters with `self.param`,
     per-item tables with `self.variable(ROWS, ...)` or `self.variable(FROZEN, ...)`. The
     same module runs on whole tables [I, ...] and on a client's gathered rows [K, ...].
+
+    A subclass may define three more methods: `inner(ids, vector)` and
+    `weighted_sum(ids, weights)` where it can compute these without building vectors,
+    and `fit(key, item_features) -> Fitted` where the server learns initial values. The
+    functions of the same names below fall back where it does not.
 
     Attributes:
       num_items: I, the size of the catalogue.
@@ -115,28 +91,47 @@ class CompressedEmbedding(nn.Module):
         """Returns the embeddings of some rows: int32[...] -> float32[..., D]."""
         raise NotImplementedError
 
-    def inner(self, ids: Array | None, vector: Array) -> Array:
-        """Returns `self(ids) @ vector`, float32[...]; a subclass may be faster.
 
-        Args:
-          ids: int32[...] rows, or None for every row.
-          vector: float32[D].
-        """
-        return self(ids) @ vector
+def inner(embedding: CompressedEmbedding, ids: Array | None, vector: Array) -> Array:
+    """Returns `embedding(ids) @ vector`, float32[...].
 
-    def weighted_sum(self, ids: Array, weights: Array) -> Array:
-        """Returns `weights @ self(ids)`, float32[D]; a subclass may be faster.
+    Args:
+      embedding: its method `inner(ids, vector)` is used if it has one.
+      ids: int32[...] rows, or None for every row.
+      vector: float32[D].
+    """
+    own = getattr(embedding, "inner", None)
+    found: Array = embedding(ids) @ vector if own is None else own(ids, vector)
+    return found
 
-        Args:
-          ids: int32[N] rows.
-          weights: float32[N].
-        """
-        return weights @ self(ids)
 
-    def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
-        """Returns initial values that the server learns; called once, outside jit."""
-        del key, item_features
-        return Fitted({}, {})
+def weighted_sum(embedding: CompressedEmbedding, ids: Array, weights: Array) -> Array:
+    """Returns `weights @ embedding(ids)`, float32[D].
+
+    Args:
+      embedding: its method `weighted_sum(ids, weights)` is used if it has one.
+      ids: int32[N] rows.
+      weights: float32[N].
+    """
+    own = getattr(embedding, "weighted_sum", None)
+    found: Array = weights @ embedding(ids) if own is None else own(ids, weights)
+    return found
+
+
+def fit_embedding(
+    embedding: CompressedEmbedding, key: Key, item_features: ItemFeatures
+) -> Fitted:
+    """Returns initial values that the server learns; called once, outside jit.
+
+    Args:
+      embedding: its method `fit(key, item_features)` is used if it has one; without one
+        every value stays random.
+      key: random key of the fit.
+      item_features: what the server knows about the items.
+    """
+    own = getattr(embedding, "fit", None)
+    found: Fitted = Fitted({}, {}) if own is None else own(key, item_features)
+    return found
 
 
 class ItemEmbedding(nn.Module):
@@ -220,7 +215,7 @@ class ItemEmbedding(nn.Module):
         if self.full is not None:
             parts.append(take(self.table.value, ids) @ vector)
         if self.compressed is not None:
-            parts.append(self.adapter.inner(ids, vector))
+            parts.append(inner(self.adapter, ids, vector))
         return sum(parts[1:], start=parts[0])
 
     def weighted_sum(self, ids: Array, weights: Array) -> Array:
@@ -229,7 +224,7 @@ class ItemEmbedding(nn.Module):
         if self.full is not None:
             parts.append(weights @ take(self.table.value, ids))
         if self.compressed is not None:
-            parts.append(self.adapter.weighted_sum(ids, weights))
+            parts.append(weighted_sum(self.adapter, ids, weights))
         return sum(parts[1:], start=parts[0])
 
     def fit(self, key: Key, item_features: ItemFeatures) -> Fitted:
@@ -237,7 +232,8 @@ class ItemEmbedding(nn.Module):
         values: dict[str, PyTree] = {}
         figures: Mapping[str, Any] = {}
         if self.compressed is not None:
-            learned, figures = self._compressed(parent=None).fit(key, item_features)
+            adapter = self._compressed(parent=None)
+            learned, figures = fit_embedding(adapter, key, item_features)
             for role, tree in learned.items():
                 values.setdefault(role, {})["compressed"] = tree
         if self.full is not None and item_features.table is not None:

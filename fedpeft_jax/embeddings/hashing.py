@@ -20,10 +20,9 @@ from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
     Fitted,
     ItemFeatures,
-    code_dtype,
-    shared_codes,
     take,
 )
+from fedpeft_jax.embeddings.codes import code_dtype, shared_codes
 
 Pooling = Literal["mean", "senet"]
 

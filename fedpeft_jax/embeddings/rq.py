@@ -19,10 +19,9 @@ from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
     Fitted,
     ItemFeatures,
-    code_dtype,
-    shared_codes,
     take,
 )
+from fedpeft_jax.embeddings.codes import code_dtype, shared_codes
 from fedpeft_jax.features.quantization import (
     Quantized,
     check_codebook_size,

@@ -1,4 +1,4 @@
-"""Evaluation: ranks held-out items by any score function, and summarises the ranks."""
+"""Evaluation: ranks held-out items by a score function, and summarises the ranks."""
 
 from fedpeft_jax.evaluation.baselines import BASELINES, Baseline, Known
 from fedpeft_jax.evaluation.ranking import Evaluator, Ranks, ScoreFn

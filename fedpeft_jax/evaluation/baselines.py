@@ -1,8 +1,9 @@
-"""Trivial baselines, printed beside every result, which a model has to beat.
+"""Baselines, printed beside every result, to compare a model with.
 
-A factory takes what is known before the first round and returns a score function and
-the arrays that it reads, which the same `Evaluator` measures as it measures a model. To
-add one, write it here or in a file of its own and register it in `BASELINES`.
+A factory takes what is known before the first round. It returns a score function and
+the arrays that the function reads, and the `Evaluator` that ranks the model ranks the
+baseline in the same way. To add one, write a factory here or in its own file, and
+register it in `BASELINES`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +29,8 @@ class Known(NamedTuple):
       latents: float32[I, D], the latents of the item texts; None without text.
       expected_negatives: float64[I], how often the sampler of the run is expected to
         draw each item as a negative in one epoch of all clients; None if unknown.
-      features: D of a model.
-      seed: seed of whatever is drawn.
+      features: D, the number of features of a model.
+      seed: seed of all random draws.
     """
 
     split: Split
@@ -44,6 +45,9 @@ def most_popular(known: Known) -> Baseline:
 
     .. math:: s(u, i) = |\\{v : i \\in train(v)\\}|
 
+    Args:
+      known: what the baseline may use.
+
     Returns:
       A score function, the same at every call, and the counts float32[I].
 
@@ -54,8 +58,9 @@ def most_popular(known: Known) -> Baseline:
       >>> most_popular(Known(split))[1]
       Array([1., 0., 2.], dtype=float32)
 
-    Source: Cremonesi, Koren and Turrin, "Performance of recommender algorithms on
-    top-N recommendation tasks", RecSys 2010.
+    Source:
+      Cremonesi, Koren and Turrin, Performance of recommender algorithms on top-N
+      recommendation tasks, RecSys 2010.
     """
     split = known.split
     counts = np.bincount(split.train.values, minlength=split.num_items)
@@ -63,13 +68,17 @@ def most_popular(known: Known) -> Baseline:
 
 
 def log_odds(known: Known) -> Baseline | None:
-    r"""Scores an item by how often it is a training positive over how often a negative.
+    r"""Scores an item by its log-odds of being a training positive, not a negative.
 
     .. math:: s(u, i) = \log(p_i + 1) - \log(n_i + 1)
 
-    It reads nothing of the client, and of an item no more than its popularity, unless
-    the protocol's negatives reveal which items are held out. So it detects leaks: it
-    must be no better than the popularity.
+    for an item that is p_i times a positive and, in expectation, n_i times a negative.
+    The score does not depend on the client, and it depends on the item only through its
+    popularity, unless the negatives of the protocol reveal which items are held out.
+    The baseline therefore detects leaks: it must be no better than `most_popular`.
+
+    Args:
+      known: what the baseline may use.
 
     Returns:
       A score function, the same at every call, and the scores float32[I]; None if the
@@ -92,11 +101,14 @@ def log_odds(known: Known) -> Baseline | None:
 
 
 def text_neighbours(known: Known) -> Baseline | None:
-    r"""Scores an item by the similarity of its text to the client's items.
+    r"""Scores an item by the similarity of its text to those of the client's items.
 
     .. math:: s(u, i) = \cos(z_i, \sum_{j \in train(u)} z_j / |z_j|)
 
-    with the pretrained latents z, centred, and without any training.
+    where z are the pretrained latents, centred. Nothing is trained.
+
+    Args:
+      known: what the baseline may use.
 
     Returns:
       A score function, the same at every call, and the unit latents float32[I, D]; None
@@ -120,16 +132,33 @@ def text_neighbours(known: Known) -> Baseline | None:
 
 
 def random_order(known: Known) -> Baseline:
-    """Scores every item alike, which has exactly the metrics of a random order.
+    """Scores all items alike, which gives exactly the metrics of a random order.
+
+    Args:
+      known: what the baseline may use.
 
     Returns:
       A score function, the same at every call, and zeros float32[I].
+
+    Example:
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> split = Split(name='toy', num_items=3, train=Ragged.from_rows([[0]]),
+      ...               valid=np.array([-1]), test=np.array([2]))
+      >>> random_order(Known(split))[1].tolist()
+      [0.0, 0.0, 0.0]
     """
     return _score_by_item, jnp.zeros(known.split.num_items, jnp.float32)
 
 
 def centralized_bpr_mf(known: Known) -> Baseline:
-    """Matrix factorisation that sees all data at once: `centralized.bpr_mf`."""
+    """Scores by matrix factorisation of all clients' data, see `centralized.bpr_mf`.
+
+    Args:
+      known: what the baseline may use.
+
+    Returns:
+      A score function, the same at every call, and the vectors of clients and items.
+    """
     vectors = bpr_mf(known.split, features=known.features, seed=known.seed)
     return _score_by_factors, vectors
 
@@ -140,7 +169,7 @@ def random_baseline(
     target: str = "test",
     ks: Sequence[int] = DEFAULT_KS,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a random order in closed form: `random_order` without the ranking.
+    """Returns the metrics of a random order in closed form, without any ranking.
 
     Args:
       split: the clients' training, validation and test items.
@@ -149,10 +178,10 @@ def random_baseline(
       ks: lengths of the list for the hit rate and the NDCG.
 
     Returns:
-      {'sampled': metrics, 'catalogue': metrics}, as from `Evaluator`.
+      {'sampled': metrics, 'catalogue': metrics}, in the form that `Evaluator` returns.
 
     Raises:
-      ValueError: if no client has a test item.
+      ValueError: if no client has the target.
 
     Example:
       >>> from fedpeft_jax.core.ragged import Ragged
@@ -195,7 +224,7 @@ def _score_by_factors(
 
 
 def _inner(vectors: Array, table: Array, ids: Array | None) -> Array:
-    """float32[B, C] or [B, I]: the products of vectors [B, D] and rows of a table."""
+    """Returns float32[B, C] or [B, I], products of vectors [B, D] and table rows."""
     if ids is None:
         return vectors @ table.T
     return jnp.einsum("bd,bcd->bc", vectors, table[ids])

@@ -1,8 +1,8 @@
-"""Centralised matrix factorisation: the price of keeping the data on the devices.
+"""Centralised matrix factorisation, which shows what federated training costs.
 
-Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009,
-with Adam in minibatches of pairs, a fresh negative for every pair, and the epoch that
-is best on the validation items.
+Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009. This
+version trains with Adam on minibatches of pairs, draws a new negative for every pair,
+and returns the epoch with the best validation loss.
 """
 
 import jax
@@ -13,26 +13,32 @@ import optax
 from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.data.splits import Split
 
-_MOST_PAIRS, _STEPS = 8192, 100  # a step, an epoch at least
+_MOST_PAIRS, _STEPS = 8192, 100  # most pairs per step, fewest steps per epoch
 _OPTIMIZER = optax.adam(5e-3)
 _INIT_SCALE = 0.1
-_DECAY = 1e-4  # of the squared entries of the vectors that a pair touches
+_DECAY = 1e-4  # weight of the squared entries of the vectors that a pair touches
 
 
 def bpr_mf(
     split: Split, *, features: int = 32, epochs: int = 60, seed: int = 0
 ) -> dict[str, Array]:
-    """Trains user and item vectors on all clients' pairs.
+    r"""Trains client and item vectors on the pairs of all clients.
+
+    The loss is a mean over the pairs of a client u, its item i and a negative j:
+
+    .. math:: -\ln \sigma(u \cdot (v_i - v_j)) + 10^{-4} (|u|^2 + |v_i|^2 + |v_j|^2)
 
     Args:
-      split: training items, and validation items to stop by, if there are any.
-      features: D.
-      epochs: the most passes over the pairs; it ends after five without a better
-        validation loss.
+      split: the training items, and the validation items that decide when to stop, if
+        there are any.
+      features: D, the length of a vector.
+      epochs: the most passes over the pairs. Training stops earlier after five epochs
+        without a better validation loss.
       seed: seed of the initial vectors, the order and the negatives.
 
     Returns:
-      `users` float32[U, D] and `items` float32[I, D], of the best epoch.
+      The vectors of the best epoch: `users` float32[U, D] and `items` float32[I, D].
+      Without validation items, those of the last epoch.
 
     Example:
       >>> from fedpeft_jax.core.ragged import Ragged
@@ -86,8 +92,8 @@ def _epoch(
     steps = users.shape[0] // size
     order = jax.random.permutation(order_key, users.shape[0])[: steps * size]
     num_items = vectors["items"].shape[0]
-    # Uniform over the catalogue: a negative that is one of the user's own is rare and
-    # costs a little, a lookup of every draw costs more.
+    # Uniform over the catalogue. A negative that is one of the client's own items is
+    # rare and does little harm; a lookup for every draw would cost more.
     negatives = jax.random.randint(negatives_key, (steps, size), 0, num_items)
 
     def step(carry: PyTree, batch: PyTree) -> tuple[PyTree, None]:

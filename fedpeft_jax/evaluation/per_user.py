@@ -1,7 +1,7 @@
-"""Results by user: the table of ranks, slices of the users, and the test for leaks.
+"""Results by client: the table of ranks, slices of the clients, and the leak detector.
 
-A mean over users hides whom a model serves well. The same ranks, by the activity of the
-user and by the popularity of the held-out item, show it.
+A mean over clients does not show for which of them a model works well. Slices by the
+activity of the client and by the popularity of the held-out item show it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from fedpeft_jax.evaluation.metrics import hit_rate, ndcg
 from fedpeft_jax.evaluation.ranking import RANKING_KEYS, Ranking, Ranks
 
 Results = Mapping[str, Mapping[str, Mapping[Ranking, Ranks]]]
-"""Ranks by model or baseline, target and ranking."""
+"""Ranks by model or baseline, then by target, then by ranking."""
 
 _PARTS = ("low", "middle", "high")
 _STANDARD_ERRORS = 3.0
@@ -24,19 +24,20 @@ _STANDARD_ERRORS = 3.0
 def per_user_table(
     dataset: Dataset, split: Split, results: Results, valid_clients: np.ndarray
 ) -> pl.DataFrame:
-    """Returns each evaluated user's ranks, the content of `per_user.parquet`.
+    """Returns the ranks of each evaluated client, the content of `per_user.parquet`.
 
     Args:
-      dataset: original ids.
-      split: the held-out items.
+      dataset: the data set, which has the original ids.
+      split: the training and held-out items.
       results: the ranks of `'model'` and of the baselines.
-      valid_clients: int32[V], the clients that have a validation item.
+      valid_clients: int32[...], the clients that have a validation item, ascending.
 
     Returns:
-      One row per user: `user`, `train_items`, `valid_item` and `test_item` by their
-      original ids, and for each model, target and ranking the columns
-      `MODEL_TARGET_RANKING_above` and `..._ties`, where the ranking is called `sampled`
-      or `full`. The rank is uniform from `above` to `above + ties` (0 is first).
+      One row per client: `user`, `valid_item` and `test_item` are original ids, and
+      `train_items` is the number of training items. For each model, target and ranking
+      there are the columns `MODEL_TARGET_RANKING_above` and `..._ties`, where the
+      ranking is called `sampled` or `full`. The rank is uniform over `above`, ...,
+      `above + ties` (0 is first).
     """
     clients = split.evaluated
     users = pl.DataFrame(
@@ -66,17 +67,25 @@ def _item_ids(dataset: Dataset, held: np.ndarray) -> list[Any]:
 
 
 def slices(split: Split, rankings: Mapping[Ranking, Ranks]) -> dict[str, Any]:
-    """Returns test metrics of users by activity, and by the popularity of their item.
+    """Returns test metrics by the clients' activity, and by their items' popularity.
 
-    The slices are thirds of the evaluated users, as far as ties allow.
+    The slices are thirds of the evaluated clients, as far as ties allow.
 
     Args:
-      split: training and held-out items.
+      split: the training and held-out items.
       rankings: the model's test ranks by ranking.
 
     Returns:
       `{"user_activity": {"low": {"users", "from", "to", "sampled": {"hit_rate@10",
       "ndcg@10"}, "full": ...}, ...}, "item_popularity": ...}`.
+
+    Example:
+      >>> from fedpeft_jax.core.ragged import Ragged
+      >>> held_out = np.array([-1, -1]), np.array([2, 3])
+      >>> split = Split("toy", 4, Ragged.from_rows([[0], [0, 1]]), *held_out)
+      >>> ranks = Ranks(above=np.array([0, 20]), ties=np.array([0, 0]))
+      >>> slices(split, {"sampled": ranks})["user_activity"]["low"]["sampled"]
+      {'hit_rate@10': 1.0, 'ndcg@10': 1.0}
     """
     clients = split.evaluated
     counts = np.bincount(split.train.values, minlength=split.num_items)
@@ -109,17 +118,23 @@ def slices(split: Split, rankings: Mapping[Ranking, Ranks]) -> dict[str, Any]:
 
 
 def leak(results: Results, targets: Sequence[str] = ("test",)) -> dict[str, Any] | None:
-    """Compares the log-odds of training items with their popularity, user by user.
+    """Compares the baselines `log_odds` and `most_popular`, client by client.
 
     Args:
-      results: the ranks by baseline.
-      targets: held-out items to compare on.
+      results: the ranks by model or baseline.
+      targets: the held-out items on which the baselines are compared.
 
     Returns:
-      `difference` of NDCG@10 in the sampled ranking, log-odds minus popularity,
-      `standard_error` of this mean of paired differences, and `leaks`, whether the
-      difference is more than three standard errors above zero. None if one of the two
-      baselines was not measured, or for a single user.
+      `difference`, the mean paired difference of NDCG@10 in the sampled ranking,
+      log-odds minus popularity; `standard_error`, its standard error; and `leaks`,
+      whether the difference is more than three standard errors above zero. None if one
+      of the two baselines was not measured, or if there is only one rank of each.
+
+    Example:
+      >>> def ranks(*above):
+      ...   return {"test": {"sampled": Ranks(np.array(above), np.zeros(3, int))}}
+      >>> leak({"log_odds": ranks(0, 0, 1), "most_popular": ranks(9, 9, 8)})["leaks"]
+      True
     """
     if not {"log_odds", "most_popular"} <= results.keys():
         return None

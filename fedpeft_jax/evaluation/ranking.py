@@ -1,16 +1,16 @@
 """Leave-one-out evaluation: ranks the held-out items on the device, in blocks.
 
 There are two rankings. `sampled` ranks the target among its fixed candidates, and
-`catalogue` among every item except the client's training items (and its validation item
-when the target is the test item). A model takes part through its score function.
+`catalogue` ranks it among all items except the client's training items (and, if the
+target is the test item, the validation item). Any score function can be ranked.
 
 Memory does not grow with clients x items: clients are scored in blocks, and a history
-is a window into the flat training items. Clients are sorted by the length of their
-history into a few classes, so that padding stays small and each class compiles once.
+is read as a window of the flat training items. Clients are grouped by the length of
+their history into a few classes, so that padding stays small and each class compiles
+once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -18,9 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.ragged import Ragged, read_row
 from fedpeft_jax.core.typing import Array, History, PyTree
 from fedpeft_jax.data.splits import Split
+from fedpeft_jax.evaluation.comparisons import (
+    compare_with_candidates,
+    compare_with_catalogue,
+    length_classes,
+    read_histories,
+)
 from fedpeft_jax.evaluation.metrics import DEFAULT_KS, summarize
 
 Target: TypeAlias = Literal["valid", "test"]
@@ -33,21 +38,17 @@ RANKING_KEYS: dict[Ranking, str] = {"sampled": "sampled", "catalogue": "full"}
 """The name of each ranking in result files (format 1)."""
 
 ScoreFn: TypeAlias = Callable[[PyTree, Array, History, Array | None], Array]
-"""(variables, client_ids int32[B], history [B, N], ids) -> scores, higher is better.
+"""`(variables, client_ids int32[B], history [B, N], ids) -> scores`, higher is better.
 
 The variables are any tree that the function reads. The scores are float32[B, C] for ids
-int32[B, C], and float32[B, I], every item, for ids None. The history is the client's
-training items, whatever the target. Pass the same function with new variables rather
-than a new function: it is traced once for each class of clients.
+int32[B, C]; for ids None they are float32[B, I], the scores of all items. The history
+is the client's training items for both targets. Pass the same function with new
+variables rather than a new function, because it is traced once per class of clients.
 """
-
-# Shares of the clients, shortest histories first, at which a length class ends. Three
-# pad MovieLens-1M's histories about twofold, one would fourteenfold; each compiles.
-_CLASS_ENDS = (0.7, 0.95, 1.0)
 
 
 class Ranks(NamedTuple):
-    """Where the targets were ranked, one entry for each client that has one.
+    """The ranks of the targets, one entry per client that has a target.
 
     Attributes:
       above: int64[E], items ranked strictly above the target.
@@ -61,21 +62,22 @@ class Ranks(NamedTuple):
 class Evaluator:
     """Ranks the held-out item of every evaluated client.
 
-    A target whose score is NaN is ranked last, and another item whose score is NaN
-    above the target, so that a diverged model never looks good.
+    A target with a NaN score is ranked last, and any other item with a NaN score is
+    ranked above the target, so that a diverged model cannot look good.
 
     Args:
       split: the clients' training, validation and test items.
-      candidates: int32[E, C], for each of `split.evaluated` the items that its target
-        is ranked among in the sampled ranking; -1 is padding.
-      block_limit: scores and history items that a block may hold. Memory is a multiple
-        of it, the width of what the model computes for an item. With the default the
-        networks' activations fit the cache of a CPU core; a larger one suits a GPU.
+      candidates: int32[E, C], for each client of `split.evaluated` the items among
+        which its target is ranked in the sampled ranking; -1 is padding.
+      block_limit: the most scores and history items per block. Memory is this number
+        times the numbers that the model computes per item. With the default, the
+        activations of networks fit the cache of a CPU core; use more on a GPU.
 
     Raises:
-      InputError: if no client has a test item, or candidates or split do not fit.
+      InputError: if no client has a test item, or candidates and split do not match.
 
     Example:
+      >>> from fedpeft_jax.core.ragged import Ragged
       >>> split = Split(name='toy', num_items=4, train=Ragged.from_rows([[3]]),
       ...               valid=np.array([1]), test=np.array([2]))
       >>> evaluator = Evaluator(split, candidates=np.array([[0]]))
@@ -106,7 +108,11 @@ class Evaluator:
         self._jitted: dict[ScoreFn, ScoreFn] = {}
 
     def clients(self, target: Target = "test") -> np.ndarray:
-        """Returns the clients that have a target, int32[E], ascending."""
+        """Returns the ids of the clients that have a target, int32[E], ascending.
+
+        Args:
+          target: the held-out item, 'valid' or 'test'.
+        """
         held = self._valid if target == "valid" else self._test
         return self._clients[held >= 0]
 
@@ -120,26 +126,26 @@ class Evaluator:
         """Ranks the target of every client that has one.
 
         Args:
-          score_fn: see `ScoreFn`; jitted here, once for all variables.
-          variables: pytree of arrays, the first argument of score_fn.
+          score_fn: see `ScoreFn`; it is jitted here, once for all variables.
+          variables: pytree of arrays, the first argument of `score_fn`.
           target: the held-out item to rank, 'valid' or 'test'.
-          ranking: what to rank it among, 'sampled' or 'catalogue'.
+          ranking: the items to rank it among, 'sampled' or 'catalogue'.
 
         Returns:
-          Ranks, in the order of `clients(target)`.
+          The ranks, in the order of `clients(target)`.
 
         Raises:
-          InputError: if target or ranking is another word, or nobody has a target.
-          ValueError: if score_fn returns scores of another shape.
+          InputError: if target or ranking is unknown, or no client has a target.
+          ValueError: if the scores have another shape than `ScoreFn` states.
         """
         _one_of("target", target, TARGETS)
         _one_of("ranking", ranking, RANKINGS)
         score = self._jitted.setdefault(score_fn, jax.jit(score_fn))
         held = self._valid if target == "valid" else self._test
         if not (held >= 0).any():
-            raise InputError(f"no client has a {target} item: there is nothing to rank")
-        targets = np.maximum(held, 0)  # who has none is left out below
-        # Held out beside the training items: -1 for none, so both targets share a trace
+            raise InputError(f"no client has a {target} item: use another target")
+        targets = np.maximum(held, 0)  # clients without one are left out below
+        # One more excluded item per client, or -1, so that both targets share a trace.
         others = self._valid if target == "test" else np.full_like(self._valid, -1)
         above, ties = np.empty((2, len(self._clients)), np.int64)
         sampled = ranking == "sampled"
@@ -157,15 +163,15 @@ class Evaluator:
                 raise ValueError(
                     f"score_fn returned shape {scores.shape}, not {len(block), width}"
                 )
-            # Compared in a program of its own: fused into the scores, an item could be
-            # computed twice, rounded differently, and no longer tie with itself.
+            # Compared in a separate program: if it were fused with the scores, an item
+            # could be computed twice, be rounded differently, and not tie with itself.
             if ids is None:
                 found = compare_with_catalogue(
                     scores, targets[block], others[block], history
                 )
             else:
                 found = compare_with_candidates(scores, ids)
-            # Waiting here keeps a single block in memory.
+            # Waiting for the result keeps a single block in memory.
             above[block[:size]], ties[block[:size]] = np.asarray(found)[:, :size]
         return Ranks(above[held >= 0], ties[held >= 0])
 
@@ -177,21 +183,21 @@ class Evaluator:
         rankings: Sequence[Ranking] = RANKINGS,
         ks: Sequence[int] = DEFAULT_KS,
     ) -> dict[str, dict[str, float]]:
-        """Returns means over clients: `metrics.summarize` of `ranks` by ranking."""
+        """Returns the metrics by ranking: `metrics.summarize` of `ranks`."""
         found = {
             name: self.ranks(score_fn, variables, target, name) for name in rankings
         }
         return {name: summarize(ranks, ks) for name, ranks in found.items()}
 
     def blocks(self, width: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Yields the blocks that clients are scored in.
+        """Yields the blocks in which clients are scored.
 
         Args:
           width: scores per client.
 
         Yields:
-          Rows int64[B] into the evaluated clients, how many of them count (the others
-          fill the block up), and N, the length of the longest history among them.
+          Rows int64[B] of the evaluated clients, how many of these rows count (the
+          others fill the block), and N, the length of the longest history among them.
         """
         for rows in self._classes:
             length = max(int(self._counts[rows].max()), 1)
@@ -199,70 +205,8 @@ class Evaluator:
             size = -(-len(rows) // -(-len(rows) // largest))  # evenly filled blocks
             for start in range(0, len(rows), size):
                 block = rows[start : start + size]
-                # A client too many is ranked and dropped: one shape, one trace.
+                # Repeated clients fill the block, so that there is one shape to trace.
                 yield np.resize(block, size), len(block), length
-
-
-@partial(jax.jit, static_argnames="length")
-def read_histories(train: Ragged, client_ids: Array, length: int) -> History:
-    """Returns the training items of some clients [B] as a padded history [B, N]."""
-    read = jax.vmap(lambda client_id: read_row(train, client_id, length, fill=0))
-    ids, counts = read(client_ids)
-    return History(ids, jnp.arange(length)[None, :] < counts[:, None])
-
-
-@jax.jit
-def compare_with_candidates(scores: Array, ids: Array) -> Array:
-    """Counts how many candidates score above and level with the target.
-
-    Args:
-      scores: float32[B, 1 + C], the target's first.
-      ids: int32[B, 1 + C], with the target's id in place of padding.
-
-    Returns:
-      int32[2, B].
-    """
-    return _compare(scores[:, 1:], scores[:, :1], ids[:, 1:] != ids[:, :1])
-
-
-@jax.jit
-def compare_with_catalogue(
-    scores: Array, targets: Array, others: Array, history: History
-) -> Array:
-    """Counts how many items of the catalogue score above and level with the target.
-
-    Args:
-      scores: float32[B, I].
-      targets: int32[B].
-      others: int32[B], one more item that is left out; -1 for none.
-      history: [B, N], items that are left out.
-
-    Returns:
-      int32[2, B].
-    """
-    # Excluded items are counted with the rest and taken off again, from the same
-    # scores: their number is small, a mask of clients x items is not.
-    pick = partial(jnp.take_along_axis, scores, axis=1)
-    ids = jnp.stack([targets, others], axis=1)
-    ids = jnp.concatenate([ids, jnp.where(history.mask, history.ids, -1)], axis=1)
-    target = pick(targets[:, None])
-    excluded = _compare(pick(jnp.maximum(ids, 0)), target, ids >= 0)
-    return _compare(scores, target, True) - excluded
-
-
-def _compare(scores: Array, target: Array, mask: Array | bool) -> Array:
-    """int32[2, B]: how many of the scores [B, S] are above and level with [B, 1]."""
-    above = ~(scores <= target) & mask  # also where either is NaN
-    ties = (scores == target) & mask
-    return jnp.stack([above.sum(axis=1), ties.sum(axis=1)])
-
-
-def length_classes(counts: np.ndarray) -> list[np.ndarray]:
-    """Returns rows of counts int[E] in a few groups of similar counts."""
-    rows = np.argsort(counts, kind="stable")
-    ends = [counts[rows[int(np.ceil(end * len(rows))) - 1]] for end in _CLASS_ENDS]
-    cuts = np.searchsorted(counts[rows], np.unique(ends), side="right")
-    return np.split(rows, cuts[:-1])
 
 
 def _one_of(name: str, value: str, words: Sequence[str]) -> None:
@@ -284,15 +228,15 @@ def _check(split: Split, clients: np.ndarray, candidates: np.ndarray) -> None:
     highest = max(x.max(initial=-1) for x in (held_out, candidates, items))
     if highest >= num_items or items.min(initial=0) < 0 or held_out.min() < -1:
         raise InputError(
-            f"an item is not within 0 and num_items - 1 = {num_items - 1}: split the "
-            "data anew"
+            f"an item id is not between 0 and num_items - 1 = {num_items - 1}: split "
+            "the data anew"
         )
-    # The catalogue ranking takes excluded items off one by one: each may occur once.
+    # The catalogue ranking subtracts excluded items one by one: each may occur once.
     train = split.train.owners * np.int64(num_items) + items
     held = np.where(held_out < 0, -1, clients * np.int64(num_items) + held_out)
     unordered = (np.diff(train) <= 0).any() or (held_out[0] == held_out[1]).any()
     if unordered or np.isin(held, train).any():
         raise InputError(
-            "a client's training items must ascend, and none be its validation or test "
-            "item: split the data anew"
+            "a client's training items must ascend, and none may be its validation or "
+            "test item: split the data anew"
         )

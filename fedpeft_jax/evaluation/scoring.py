@@ -1,4 +1,4 @@
-"""Turns a federated model into a score function: all of its clients, vectorised."""
+"""The score function of a federated model, vectorised over its clients."""
 
 from typing import Any
 
@@ -13,8 +13,14 @@ from fedpeft_jax.evaluation.ranking import ScoreFn
 def model_scores(model: Backbone) -> ScoreFn:
     """Returns the score function of a model.
 
-    Its variables are the model's by collection, with the private ones of all clients
-    [U, ...]. Make it once per model: the evaluator compiles each function once.
+    Call this once per model, because the evaluator compiles each function once.
+
+    Args:
+      model: the recommender.
+
+    Returns:
+      A score function. Its variables are the model's by collection, where the private
+      parameters are those of all clients, arrays [U, ...].
     """
 
     def score(

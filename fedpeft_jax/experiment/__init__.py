@@ -1,4 +1,4 @@
-"""Experiments: settings, phases, and the driver that runs them and records results."""
+"""Experiments: settings, phases, and the driver that runs them and writes results."""
 
 from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.checkpoint import load_variables

@@ -29,12 +29,22 @@ from fedpeft_jax.federated import (
 def make_model(
     settings: ModelSettings, num_items: int, *, warm_up: bool = False
 ) -> Backbone:
-    """Builds the recommender of the main phase, or of the warm-up.
+    """Builds the recommender of the main phase, or that of the warm-up.
 
     Args:
-      settings: resolved.
-      num_items: I.
-      warm_up: whether the full table is trained and nothing stands beside it.
+      settings: resolved settings.
+      num_items: I, the number of items.
+      warm_up: whether to build the model of the warm-up, which trains the full table
+        and has no compressed embedding.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+
+    Example:
+      >>> from fedpeft_jax.experiment.config import configure
+      >>> model = make_model(configure(features=8).model, num_items=5)
+      >>> type(model).__name__, model.item_embedding.features
+      ('FedMF', 8)
     """
     full: Any = None if settings.full == "none" else settings.full
     compressed = None
@@ -55,19 +65,36 @@ def make_model(
 
 
 def make_sampler(settings: TrainingSettings, num_items: int) -> Sampler:
-    """Builds the sound sampler, or the published one if a setting needs it."""
-    published = {
-        "num_slots": settings.negative_slots,
-        "fixed": settings.negative_draws == "fixed",
-        "exclude_held_out": settings.train_negatives == "unseen",
-    }
-    if any(published.values()):
-        return published_negatives(num_items, settings.num_negatives, **published)
-    return fresh_negatives(num_items, settings.num_negatives)
+    """Builds the sound sampler, or the published one if a setting needs it.
+
+    Args:
+      settings: resolved settings.
+      num_items: I, the number of items.
+    """
+    num_negatives, num_slots = settings.num_negatives, settings.negative_slots
+    fixed = settings.negative_draws == "fixed"
+    unseen = settings.train_negatives == "unseen"
+    if num_slots or fixed or unseen:
+        return published_negatives(
+            num_items,
+            num_negatives,
+            num_slots=num_slots,
+            fixed=fixed,
+            exclude_held_out=unseen,
+        )
+    return fresh_negatives(num_items, num_negatives)
 
 
 def make_training(settings: TrainingSettings, model: Backbone) -> LocalTraining:
-    """Builds what every client does with a model."""
+    """Builds the local training of a model.
+
+    Args:
+      settings: resolved settings.
+      model: the recommender to train.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+    """
     client = factory_of("client_optimizer", settings.client_optimizer)()
     private = factory_of("private_optimizer", settings.private_optimizer)()
     return LocalTraining(
@@ -83,7 +110,14 @@ def make_training(settings: TrainingSettings, model: Backbone) -> LocalTraining:
 
 
 def make_aggregator(settings: ServerSettings) -> Aggregator:
-    """Builds the aggregator with the server optimizers behind it."""
+    """Builds the aggregator together with the server optimizers.
+
+    Args:
+      settings: resolved settings.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+    """
     shared, rows = settings.shared_server_optimizer, settings.server_optimizer
     optimizer = by_role(
         factory_of("shared_server_optimizer", shared)(),
@@ -96,7 +130,16 @@ def make_aggregator(settings: ServerSettings) -> Aggregator:
 def make_algorithm(
     training: TrainingSettings, server: ServerSettings, model: Backbone
 ) -> Algorithm:
-    """Builds everything that decides what happens in a round."""
+    """Builds everything that decides what happens in a round.
+
+    Args:
+      training: resolved settings of the clients.
+      server: resolved settings of the server.
+      model: the recommender to train.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+    """
     uploads = factories_of("upload", training.upload)
     downloads = factories_of("download", server.download)
     return Algorithm(
@@ -113,7 +156,13 @@ def check_plugins(
     server: ServerSettings,
     text: TextSettings,
 ) -> None:
-    """Builds everything once.
+    """Builds every plugin once, to check the specs.
+
+    Args:
+      model: resolved settings of the recommender.
+      training: resolved settings of the clients.
+      server: resolved settings of the server.
+      text: resolved settings of the item text.
 
     Raises:
       InputError: for a spec that cannot be read or built.
@@ -123,24 +172,36 @@ def check_plugins(
 
 
 def suggestions_of(settings: ModelSettings) -> Suggestions:
-    """Returns what the recommender suggests, and else the embedding."""
+    """Returns the recommender's suggestions, and otherwise those of the embedding.
+
+    Args:
+      settings: the settings that name both.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+    """
     backbone = factory_of("backbone", settings.backbone)(
         item_embedding=ItemEmbedding(1, 1)
     ).suggestions
     if settings.embedding == "none":
         return backbone
-    embedding = _embedding(settings).suggestions
-    return Suggestions(
-        *(e if b is None else b for b, e in zip(backbone, embedding, strict=True))
-    )
+    given = {k: v for k, v in backbone._asdict().items() if v is not None}
+    return _embedding(settings).suggestions._replace(**given)
 
 
 def embedding_uses_text(settings: ModelSettings) -> bool:
-    """Returns whether the compressed embedding is fitted to item text."""
+    """Returns whether the compressed embedding is fitted to item text.
+
+    Args:
+      settings: settings with a compressed embedding.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+    """
     return bool(_embedding(settings).uses_text)
 
 
 def _embedding(settings: ModelSettings) -> CompressedEmbedding:
-    """The compressed embedding of one item, to read what it suggests."""
+    """Returns a compressed embedding of one item, to read its class attributes."""
     make = factory_of("embedding", settings.embedding)
     return make(num_items=1, features=1, alone=settings.full == "none")

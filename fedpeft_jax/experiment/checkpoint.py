@@ -1,4 +1,4 @@
-"""The variables of a model on disk, through Orbax."""
+"""Saves and loads the variables of a model with Orbax."""
 
 import pathlib
 
@@ -11,7 +11,11 @@ from fedpeft_jax.core.typing import PyTree
 
 
 def save_variables(path: pathlib.Path, variables: PyTree) -> None:
-    """Writes a tree of arrays to a folder, all or nothing.
+    """Writes a tree of arrays to a folder, completely or not at all.
+
+    Args:
+      path: the folder, which is replaced if it exists.
+      variables: a tree of arrays.
 
     Raises:
       InputError: if the folder cannot be written (permissions, full disk).
@@ -26,7 +30,7 @@ def save_variables(path: pathlib.Path, variables: PyTree) -> None:
     host = jax.tree.map(np.asarray, variables)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not Orbax's asynchronous checkpointer, whose threads outlive a failure.
+        # The threads of Orbax's asynchronous checkpointer would outlive a failure.
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(
                 path.absolute(), args=ocp.args.StandardSave(host), force=True
@@ -38,10 +42,13 @@ def save_variables(path: pathlib.Path, variables: PyTree) -> None:
 
 
 def load_variables(path: pathlib.Path) -> PyTree:
-    """Reads a tree of NumPy arrays that `save_variables` wrote.
+    """Returns a tree of NumPy arrays that `save_variables` wrote.
+
+    Args:
+      path: the folder.
 
     Raises:
-      InputError: if there is none, or it is damaged.
+      InputError: if the folder does not exist or is damaged.
     """
     if not path.is_dir():
         raise InputError(f"no variables at {path}: name a folder under checkpoints/")
@@ -53,4 +60,6 @@ def load_variables(path: pathlib.Path) -> PyTree:
             target = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
             return checkpointer.restore(path.absolute(), target)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot read the variables at {path}: {error}") from error
+        raise InputError(
+            f"cannot read the variables at {path}: {error}; save them again"
+        ) from error

@@ -1,4 +1,4 @@
-"""What the command-line tools share: flags of the settings, and one-line errors."""
+"""Shared parts of the command-line tools: flags for settings, and one-line errors."""
 
 import re
 import sys
@@ -26,7 +26,11 @@ _DEFINE: dict[type, Callable[..., object]] = {
 
 
 def define_flags(leave_out: Sequence[str] = ()) -> None:
-    """Defines one flag for each setting."""
+    """Defines one flag per setting.
+
+    Args:
+      leave_out: names of settings that get no flag.
+    """
     for name, field in FIELDS.items():
         if name in leave_out:
             continue
@@ -39,7 +43,10 @@ def define_flags(leave_out: Sequence[str] = ()) -> None:
 
 
 def as_flags(message: str) -> str:
-    """Returns a message with the settings in it written as flags.
+    """Returns a message in which settings are written as flags.
+
+    Args:
+      message: text with settings in backticks, `name` or `name=value`.
 
     Example:
       >>> as_flags("`rounds=0` must be at least 1, see `codebooks`")
@@ -57,17 +64,23 @@ def settings_from_flags() -> dict[str, typing.Any]:
     return {name: flags.FLAGS[name].value for name in FIELDS if name in flags.FLAGS}
 
 
-def config_beside_others(settings: Mapping[str, typing.Any]) -> RunConfig:
+def configure_row(settings: Mapping[str, typing.Any]) -> RunConfig:
     """Returns the configuration of one of several runs that share settings.
 
     The file of text embeddings is left out if the run does not read text.
+
+    Args:
+      settings: settings by name.
+
+    Raises:
+      InputError: for settings that `configure` does not accept.
     """
     config = configure(**{**settings, "text_embeddings": None})
     return configure(**settings) if config.uses_text else config
 
 
 def print_plugins() -> None:
-    """Prints the names that each setting may have, with arguments and defaults."""
+    """Prints the names that each setting accepts, with their arguments and defaults."""
     for setting, names in (("dataset", DATASETS), ("baselines", BASELINES)):
         print(f"{setting}: {', '.join(names)}")
     for setting, registry in REGISTRIES.items():
@@ -77,7 +90,14 @@ def print_plugins() -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; exits with one line and code 2 if that fails."""
+    """Parses flags, or prints one line and exits with code 2 if that fails.
+
+    Args:
+      argv: the command line, program name included.
+
+    Returns:
+      The program name and the arguments that are not flags.
+    """
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
@@ -87,11 +107,17 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
-    """Runs the work; an error that a user can mend is one line, not a traceback.
+    """Runs a function and returns the exit code of the process.
+
+    An error that the user can correct is printed as one line, without a traceback.
+
+    Args:
+      work: the function.
+      argv: the program name and the arguments that are not flags; arguments are errors.
 
     Returns:
-      0; 2 for bad input; 1 if training diverged or memory ran out; 130 if
-      interrupted.
+      0 on success, 2 for bad input, 1 if training diverged or memory ran out, and 130
+      if the user interrupted.
     """
     try:
         if len(argv) > 1:
@@ -120,7 +146,7 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX has another."""
+    """Stores compiled programs in the user's cache folder, unless JAX has another."""
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         folder = user_cache("jax")
         if folder is not None:
@@ -128,7 +154,11 @@ def use_compilation_cache() -> None:
 
 
 def start(main: Callable[[list[str]], int]) -> None:
-    """Parses flags and exits with what `main` returns."""
+    """Parses flags, runs `main` and exits with the code that it returns.
+
+    Args:
+      main: receives the program name and the arguments that are not flags.
+    """
     use_compilation_cache()
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step at INFO.
     app.run(main, flags_parser=parse_flags)

@@ -1,11 +1,11 @@
 """The bytes that a run sends, measured on the payloads of its pipelines.
 
 A client downloads the payload of the server's variables and uploads the payload of its
-update; private parameters never travel. Gathering rows is how the simulator computes,
-not what a deployment sends: on the wire rows are dense, unless a stage encodes them
-otherwise. A client's weight and loss, two numbers, are not counted. Frozen tables and
-codes are sent once to each client that takes part. The size of the rows that a client
-touches, with their ids, is a figure of its own.
+update; private parameters are never sent. The simulation gathers rows, but a real
+client sends dense rows, unless a stage encodes them in another way. A client's weight
+and loss, two numbers, are not counted. Frozen tables and codes are sent once to each
+client that takes part. The size of the rows that a client touches, with their ids, is
+reported as a separate figure.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ class PhaseTraffic(NamedTuple):
     """The bytes of one client in one round of a phase.
 
     Attributes:
-      name: of the phase.
-      uplink: size of the upload's payload.
-      downlink: size of the download's payload.
-      touched: size of an upload that holds only the touched rows with their ids, the
-        mean over clients.
+      name: name of the phase.
+      uplink: bytes of the upload's payload.
+      downlink: bytes of the download's payload.
+      touched: bytes of an upload that holds only the touched rows with their ids, mean
+        over clients.
     """
 
     name: str
@@ -42,13 +42,16 @@ class PhaseTraffic(NamedTuple):
 def measure_traffic(
     name: str, algorithm: Algorithm, server: Variables, counts: np.ndarray
 ) -> PhaseTraffic:
-    """Measures the payloads of a phase, without computing them.
+    """Measures the payloads of a phase by their shapes, without computing them.
 
     Args:
-      name: of the phase.
-      algorithm: what happens in a round.
+      name: name of the phase.
+      algorithm: everything that decides what happens in a round.
       server: the server's variables (arrays or their shapes) by collection.
       counts: int[U], each client's number of positives.
+
+    Returns:
+      The bytes of one client in one round.
 
     Example:
       >>> import jax.numpy as jnp
@@ -81,11 +84,11 @@ def measure_traffic(
 
 
 def moving_bytes(phases: Sequence[PhaseTraffic], participations: Sequence[int]) -> int:
-    """Returns the bytes that all clients sent and received in rounds.
+    """Returns the bytes that all clients sent and received in their rounds.
 
     Args:
       phases: the traffic of each phase.
-      participations: how many clients took part in each phase, counted every time.
+      participations: how many clients took part in each phase, counted once per round.
 
     Example:
       >>> moving_bytes([PhaseTraffic("peft", 20, 20, 5.0)], [8])
@@ -111,11 +114,14 @@ def summarize_traffic(
     Args:
       phases: the traffic of each phase; names may repeat.
       rounds: the number of rounds of each phase.
-      participations: how many clients took part in each phase, counted every time.
-      participants: clients that ever took part.
-      server: variables whose `frozen` collection is sent once to each of them.
-      full_bytes: bytes each way of a client in a round of the same run with a trained
-        table and no compressed embedding.
+      participations: how many clients took part in each phase, counted once per round.
+      participants: the number of clients that ever took part.
+      server: variables whose `frozen` collection is sent once to each of these.
+      full_bytes: bytes of one client in one round and one direction, for the same run
+        with a trained table and no compressed embedding.
+
+    Returns:
+      Bytes by phase, totals, and their fraction of the totals with a trained table.
 
     Example:
       >>> phases = [PhaseTraffic("warm_up", 100, 100, 10.0),
@@ -149,9 +155,9 @@ def summarize_traffic(
 
 
 def _by_name(phases: Sequence[PhaseTraffic], kind: str) -> dict[str, int]:
-    """A figure by the name of the phase; the first phase of a name counts.
+    """Returns one figure per name of a phase; if a name repeats, that of the first.
 
-    The list of phases in the summary holds every one.
+    The list of phases in the summary holds all of them.
     """
     figures: dict[str, int] = {}
     for phase in phases:

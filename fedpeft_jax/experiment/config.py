@@ -1,8 +1,9 @@
 """The configuration of a run: what the user gave, resolved once into plain settings.
 
-`configure` is the one way to make a configuration. It fills in what was left out,
-checks what goes together and builds every plugin once, so that a bad setting ends a run
-before it starts. Every later part reads the result, and `config.json` holds it.
+`configure` is the only way to make a configuration. It fills in what was left out,
+checks that the settings fit together and builds every plugin once, so that a bad
+setting ends a run before it starts. All later parts read the result, and `config.json`
+holds it.
 """
 
 import dataclasses
@@ -36,12 +37,12 @@ class RunConfig:
 
     Attributes:
       data: how the data set is read and split.
-      text: how item text is encoded and learned from.
+      text: how item text is encoded, and what is learned from it.
       model: the recommender and its item embedding.
       training: what every client does.
       server: what the server does.
-      evaluation: how the run is validated and what stands beside it.
-      run: its length, seed, folder and shapes.
+      evaluation: how the run is validated, and its baselines.
+      run: the run's length, seed, folder and shapes.
     """
 
     data: DataSettings
@@ -53,7 +54,7 @@ class RunConfig:
     run: RunSettings
 
     def flat(self) -> dict[str, Any]:
-        """Returns every setting by name; `configure` of them returns the same."""
+        """Returns all settings by name; `configure` turns these into an equal value."""
         return {
             name: value
             for group in _GROUPS
@@ -67,7 +68,7 @@ class RunConfig:
 
     @property
     def uses_text(self) -> bool:
-        """Whether item text matters: to the full table's start, or to an embedding."""
+        """Whether the full table or the compressed embedding starts from item text."""
         if self.model.full != "none" and self.model.full_init == "text":
             return True
         return self.has_embedding and embedding_uses_text(self.model)
@@ -85,12 +86,12 @@ class RunConfig:
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
-        """The baselines beside the result, in order."""
+        """The names of the baselines of the result, in order."""
         names = (name.strip() for name in self.evaluation.baselines.split(","))
         return tuple(name for name in names if name)
 
     def cohort_size(self, num_clients: int) -> int:
-        """Returns the number of clients in a round."""
+        """Returns C, the number of clients per round, for a number of clients U."""
         if self.server.cohort_size is not None:
             return self.server.cohort_size
         return max(1, round(self.server.cohort_fraction * num_clients))
@@ -113,13 +114,13 @@ def configure(**given: Any) -> RunConfig:
     """Returns the configuration of a run.
 
     Args:
-      **given: settings by name, see `FIELDS`. What is None or left out is resolved: the
-        recommender may suggest a value, else the embedding may, and else there is a
-        default.
+      **given: settings by name, see `FIELDS`. A setting that is None or left out gets
+        the value that the recommender suggests, otherwise the one that the embedding
+        suggests, and otherwise a default.
 
     Raises:
-      InputError: for an unknown name, a value that is not allowed, or a combination
-        that cannot work.
+      InputError: for an unknown name, a value that is not allowed, or settings that do
+        not fit together.
 
     Example:
       >>> config = configure(embedding="lora(rank=8)")
@@ -143,7 +144,7 @@ def configure(**given: Any) -> RunConfig:
 
 
 def _grouped(values: dict[str, Any]) -> RunConfig:
-    """The settings by name in their groups; what is left out has its default."""
+    """Returns settings in their groups; a setting that is left out has its default."""
     groups = {
         name: group(
             **{
@@ -169,7 +170,7 @@ def _resolve(config: RunConfig) -> RunConfig:
         values["warm_up_rounds"] = values["warm_up_rounds"] or 0
     if values["cohort_fraction"] is None:
         suggested = suggestions_of(model)
-    else:  # the user chose the size of a cohort
+    else:  # a given fraction wins over a suggested size
         suggested = suggestions_of(model)._replace(cohort_size=None)
     defaults = {
         "latent_scale": 0.5 if model.full == "trained" else 1.0,
@@ -189,7 +190,7 @@ def _resolve(config: RunConfig) -> RunConfig:
 
 
 def _check(config: RunConfig) -> None:
-    """Raises InputError for settings that do not go together."""
+    """Raises InputError for settings that do not fit together."""
     model, run = config.model, config.run
     check_source(config.data)
     if model.full == "none" and model.full_init != "text":
@@ -210,12 +211,12 @@ def _check(config: RunConfig) -> None:
     if warm_up > run.rounds:
         raise InputError(
             f"`warm_up_rounds={warm_up}` is more than `rounds={run.rounds}`: set "
-            "`warm_up_rounds`"
+            f"`warm_up_rounds` to at most {run.rounds}"
         )
     if warm_up and model.full != "frozen":
         raise InputError(
-            f"`warm_up_rounds={warm_up}` has no meaning with `full={model.full}`: only "
-            "a table that is frozen afterwards is warmed up"
+            f"`warm_up_rounds={warm_up}` has no meaning with `full={model.full}`: set "
+            "`warm_up_rounds=0`, or `full=frozen`"
         )
     if config.text.text_embeddings is not None and not config.uses_text:
         raise InputError(

@@ -1,8 +1,8 @@
 """Runs one experiment from its configuration to its summary.
 
-The driver strings plain functions together. What the result depends on is the
-`RunState`, which they pass along; the clock, the reporter and the folder are the
-recorder's.
+The driver calls plain functions one after the other. Everything that the result depends
+on is in the `RunState` that they pass on. The recorder owns the clock, the reporter and
+the folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,12 +71,15 @@ def run(
 
     Args:
       config: as `configure` returns it.
-      dataset: replaces the data set that the configuration names, e.g. one that
-        `from_frame` made.
+      dataset: a data set that replaces the one that the configuration names, e.g. from
+        `from_frame`.
       folder: where results are written; None keeps them in memory.
-      reporter: receives notes and progress; None for nobody.
-      phases: makes the phases of the run.
-      validate: measures the model between rounds.
+      reporter: receives notes and progress; None for no output.
+      phases: a function that returns the phases of the run.
+      validate: a function that measures the model between rounds.
+
+    Returns:
+      The summary, the variables of the model and the last state.
 
     Raises:
       InputError: for data or settings that cannot be used.
@@ -92,7 +95,7 @@ def run(
     prepared = prepare(config, recorder.reporter, dataset)
     recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
     if folder is not None:
-        # Not earlier: a run that could not start must not claim its folder.
+        # Not written earlier: a run that cannot start must leave no folder behind.
         folder.write_config(config.flat())
     for choice in unsound_choices(config):
         recorder.reporter.note(f"unsound protocol: {choice}")
@@ -139,7 +142,7 @@ def _train(
     validate: Validate,
     recorder: Recorder,
 ) -> tuple[RunState, bool]:
-    """Runs a phase; returns the state after it, and whether the run stops early."""
+    """Runs a phase; returns the state after it and whether the run stops early."""
     total, eval_every = config.run.rounds, config.evaluation.eval_every
     patience = config.evaluation.early_stopping_rounds
     shown: dict[str, float] = {}

@@ -17,9 +17,10 @@ def update_best(best: Best, round_: int, value: float, variables: PyTree) -> Bes
 
     Args:
       best: the best validation so far.
-      round_: rounds that are done.
-      value: of the new validation, higher is better; NaN is never better.
-      variables: the model's variables, copied if they are the best; None to keep none.
+      round_: the number of rounds that are done.
+      value: NDCG@10 of the new validation; NaN is never better.
+      variables: the model's variables, which are copied if they are the best; None to
+        keep none.
 
     Example:
       >>> best = Best(np.float64(-np.inf), np.int64(0), None)
@@ -43,7 +44,12 @@ def update_best(best: Best, round_: int, value: float, variables: PyTree) -> Bes
 
 
 def should_stop(best: Best, round_: int, patience: int) -> bool:
-    """Returns whether no validation was better for `patience` rounds; 0 is never.
+    """Returns whether no validation of the last `patience` rounds was the best.
+
+    Args:
+      best: the best validation so far.
+      round_: the number of rounds that are done.
+      patience: rounds without a better validation; 0 never stops.
 
     Example:
       >>> best = Best(np.float64(0.3), np.int64(20), None)

@@ -1,18 +1,18 @@
-"""The phases of a run: the warm-up trains the full table, the main phase the adapter.
+"""The phases of a run: a warm-up of the full table, and the main phase after it.
 
 Warm-up (FedPEFT, arXiv 2512.13734, section 4): a few rounds train the full table as if
-there were no compressed embedding. The table is then frozen as it is, private and
-surviving shared parameters are kept, and the compressed embedding starts beside it.
+there were no compressed embedding. The table is then frozen, private and surviving
+shared parameters are kept, and the compressed embedding is added to the table.
 
-A phase begins with its `enter`, a pure function from the state of the run before it to
-the state after it. To add a phase, write such a function and put a `Phase` with it into
-the list that `make_phases` returns.
+A phase begins with its `enter`, a pure function from the last state of the run before
+the phase to the first state in it. To add a phase, write such a function and add a
+`Phase` with it to the list that `make_phases` returns.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fedpeft_jax.backbones import Backbone
+from fedpeft_jax.backbones import Backbone, fit_model
 from fedpeft_jax.core.keys import RunPurpose, run_key
 from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.embeddings import Fitted
@@ -36,12 +36,13 @@ class Phase(NamedTuple):
     """Rounds that train one model.
 
     Attributes:
-      name: what the phase is called in the output; names may repeat.
-      model: the recommender that is trained. Phases of one model share their programs.
-      algorithm: what happens in a round.
-      fitted: what the model learned on the server.
-      stop: the round before which the phase ends.
-      enter: makes the state before the phase's first round.
+      name: the name of the phase in the output; names may repeat.
+      model: the recommender that is trained. Phases with the same model and algorithm
+        share a compiled program.
+      algorithm: everything that decides what happens in a round.
+      fitted: what the server learned for the model before the first round.
+      stop: the number of rounds of the run after which the phase ends.
+      enter: returns the state before the phase's first round.
       main: whether the phase trains the run's result, so that the run may stop early.
     """
 
@@ -55,10 +56,14 @@ class Phase(NamedTuple):
 
 
 def make_phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
-    """Returns the phases of a run, their models fitted to the items.
+    """Returns the phases of a run, with models that are fitted to the items.
 
     All models are fitted before the first round, so that a model that cannot be fitted
-    ends the run before any round was trained.
+    ends the run before any training.
+
+    Args:
+      config: the configuration.
+      prepared: data and pretraining.
 
     Raises:
       InputError: if a model cannot be fitted to the items.
@@ -87,8 +92,8 @@ def _phase(
 ) -> Phase:
     num_items = prepared.split.num_items
     model = make_model(config.model, num_items, warm_up=not main)
-    fitted = model.fit(
-        run_key(config.run.seed, RunPurpose.ADAPTER), prepared.item_features
+    fitted = fit_model(
+        model, run_key(config.run.seed, RunPurpose.ADAPTER), prepared.item_features
     )
     algorithm = make_algorithm(config.training, config.server, model)
     return Phase(name, model, algorithm, fitted, stop, enter, main)
@@ -98,9 +103,9 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
     """Returns the state before the first round of a run.
 
     Args:
-      seed: of the run.
-      phases: all phases of the run; the first one's model is initialised.
-      num_clients: U.
+      seed: seed of the run.
+      phases: all phases of the run; the model of the first one is initialised.
+      num_clients: U, the number of clients.
     """
     first = phases[0]
     server = init_server(
@@ -117,7 +122,7 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
 
 
 def as_it_is(state: RunState) -> RunState:
-    """Enters a phase that goes on with the state as it is."""
+    """Returns the state unchanged, for a phase that continues with it."""
     return state
 
 
@@ -125,11 +130,11 @@ def freeze_table(seed: int, phase: Phase) -> Enter:
     """Returns the `enter` of the phase that follows a warm-up.
 
     The table that the warm-up trained becomes the frozen one, private and surviving
-    shared parameters are kept, the compressed embedding is drawn from a key of its own,
-    and the server's optimizers start anew.
+    shared parameters are kept, the compressed embedding is drawn from its own key, and
+    the server's optimizers start anew.
 
     Args:
-      seed: of the run.
+      seed: seed of the run.
       phase: the phase that begins; its model holds the table as a frozen one.
     """
 

@@ -1,4 +1,4 @@
-"""The plugins that settings name by specs, and how a spec becomes one."""
+"""The plugins that settings name, and the factories that their specs stand for."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -24,13 +24,18 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "shared_server_optimizer": OPTIMIZERS,
     "download": DOWNLOADS,
 }
-"""The plugins that each setting may name."""
+"""The plugins that each setting may name, as factories by name."""
 
 
 def factory_of(setting: str, spec: str) -> Callable[..., Any]:
-    """Returns the factory that a setting's spec names, its arguments bound.
+    """Returns the factory that a spec names, with the arguments of the spec bound.
 
-    If the factory fails on its arguments, the `InputError` names the setting.
+    If the factory cannot use its arguments, it raises an `InputError` that names the
+    setting.
+
+    Args:
+      setting: name of the setting.
+      spec: value of the setting, e.g. `'lora(rank=4)'`.
 
     Raises:
       InputError: for an unknown name or argument.
@@ -45,7 +50,11 @@ def factory_of(setting: str, spec: str) -> Callable[..., Any]:
 
 
 def factories_of(setting: str, chain: str) -> list[Callable[..., Any]]:
-    """Returns the factories of a setting whose specs have commas between them.
+    """Returns the factories of a setting that holds several specs.
+
+    Args:
+      setting: name of the setting.
+      chain: value of the setting, specs separated by commas.
 
     Raises:
       InputError: for an unknown name or argument.
@@ -61,7 +70,7 @@ def factories_of(setting: str, chain: str) -> list[Callable[..., Any]]:
 
 
 def _naming(setting: str, spec: str, factory: Callable[..., Any]) -> Callable[..., Any]:
-    """The same factory, with errors that name the setting."""
+    """Returns the same factory, with errors that name the setting."""
 
     @functools.wraps(factory.func)  # type: ignore[attr-defined]
     def build(*args: Any, **kwargs: Any) -> Any:

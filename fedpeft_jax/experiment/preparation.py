@@ -31,7 +31,8 @@ class Prepared(NamedTuple):
     Attributes:
       dataset: the users, items and histories that were split.
       split: the clients' training, validation and test items.
-      candidates: int32[E, num_candidates], for the sampled ranking.
+      candidates: int32[E, num_candidates], for each evaluated client the items among
+        which its target is ranked in the sampled ranking; -1 is padding.
       item_features: what the server knows about the items.
       pretraining: figures for the summary; empty if nothing was pretrained.
       load_s: seconds of loading, filtering and splitting.
@@ -56,8 +57,11 @@ def prepare(
 
     Args:
       config: the configuration.
-      reporter: receives notes and progress; None for nobody.
-      dataset: the data set, if it need not be loaded.
+      reporter: receives notes and progress; None for no output.
+      dataset: a data set that replaces the one that the configuration names.
+
+    Returns:
+      The input of the federated phases.
 
     Raises:
       InputError: for data or settings that cannot be used.
@@ -87,7 +91,7 @@ def prepare(
     if short := int((candidates < 0).any(axis=1).sum()):
         reporter.note(
             f"  {short} of {len(candidates)} evaluated users have fewer than "
-            f"{config.evaluation.num_candidates} unseen items: ranked against those"
+            f"{config.evaluation.num_candidates} unseen items and are ranked with these"
         )
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
@@ -134,8 +138,9 @@ def _learn_from_text(
         ),
     )
     spread = pretrained.latent_spread
+    name = config.text.pretraining.partition("(")[0]
     reporter.note(
-        f"autoencoder: explains {pretrained.explained_variance:.3f} of the variance, "
+        f"{name}: explains {pretrained.explained_variance:.3f} of the variance, "
         f"latent spread {spread.min():.3g} to {spread.max():.3g}"
     )
     figures = {

@@ -1,4 +1,4 @@
-"""The protocol of a run: which of its choices are unsound, and whether it leaks."""
+"""The protocol of a run: which of its settings are unsound, and whether it leaks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,35 +7,40 @@ from fedpeft_jax.experiment.config import RunConfig
 
 
 def unsound_choices(config: RunConfig) -> list[str]:
-    """Returns one phrase for each choice of a protocol that is unsound.
+    """Returns one phrase per setting that makes the protocol of a run unsound.
+
+    Args:
+      config: the configuration.
 
     Example:
       >>> from fedpeft_jax.experiment.config import configure
       >>> unsound_choices(configure())
       []
       >>> unsound_choices(configure(split="file"))[0]
-      'split=file: the order of the rows is no time, and may be the same for all users'
+      'split=file: rows need not be in time order, and may have one order for all users'
     """
     found = []
     if config.data.split == "file":
         found.append(
-            "split=file: the order of the rows is no time, and may be the same for all "
-            "users"
+            "split=file: rows need not be in time order, and may have one order for "
+            "all users"
         )
     if config.training.train_negatives == "unseen":
         found.append(
-            "train_negatives=unseen: that an item is never a negative tells that it is "
-            "held out"
+            "train_negatives=unseen: held-out items are never negatives, which reveals "
+            "them"
         )
     if not config.data.valid_items:
-        found.append("valid_items=0: there is nothing to choose settings by")
+        found.append("valid_items=0: there are no items to choose settings by")
     if slots := config.training.negative_slots:
         found.append(
             f"negative_slots={slots}: the other items are never negatives and never "
-            "rivals"
+            "candidates"
         )
     if config.data.catalogue == "slots":
-        found.append("catalogue=slots: ids without an item are negatives and rivals")
+        found.append(
+            "catalogue=slots: ids without an item are negatives and candidates"
+        )
     return found
 
 
@@ -46,7 +51,7 @@ def describe_protocol(
 
     Args:
       config: the configuration.
-      leak: the result of `per_user.leak`, None if it was not measured.
+      leak: the result of `per_user.leak`; None if it was not measured.
     """
     return {
         "unsound": unsound_choices(config),

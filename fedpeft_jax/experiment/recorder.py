@@ -1,6 +1,6 @@
-"""Records a run while it goes on: its time, its metrics lines, and its progress.
+"""Records a run: its time, the lines of `metrics.jsonl`, and its progress.
 
-Nothing here influences the result of a run.
+Nothing in this file influences the result of a run.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ class Recorder:
 
     Args:
       folder: where results are written; None keeps them in memory.
-      reporter: receives notes and progress; None for nobody.
+      reporter: receives notes and progress; None for no output.
 
     Attributes:
-      folder: as given.
-      reporter: the given one, or one that ignores everything.
+      folder: the given folder.
+      reporter: the given reporter, or one that ignores everything.
       seconds: seconds by stage.
       history: the entries of `metrics.jsonl`.
     """
@@ -36,7 +36,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Adds the time of a `with` block to a stage."""
+        """Adds the seconds of a `with` block to those of a stage."""
         begin = time.perf_counter()
         try:
             yield
@@ -44,7 +44,7 @@ class Recorder:
             self.seconds[stage] += time.perf_counter() - begin
 
     def validation(self, entry: Mapping[str, Any]) -> None:
-        """Adds an entry to the history and a line to `metrics.jsonl`."""
+        """Adds the entry of a validation to the history and to `metrics.jsonl`."""
         seconds = round(sum(self.seconds.values()), 3)
         self.history.append({**entry, "seconds": seconds})
         if self.folder is not None:

@@ -1,4 +1,4 @@
-"""Progress while a run goes on, and a table at its end."""
+"""The output of a run: notes and progress, and a table of the results at its end."""
 
 import sys
 import time
@@ -21,7 +21,10 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def format_bytes(size: float) -> str:
-    """Returns a size with three digits, decimal units.
+    """Returns a size as text, with three digits and a decimal unit.
+
+    Args:
+      size: number of bytes.
 
     Example:
       >>> format_bytes(480_248), format_bytes(12)
@@ -40,26 +43,30 @@ def _text(value: Any) -> str:
 
 
 class Reporter:
-    """Receives the progress of a run; this one ignores it."""
+    """Receives the notes and the progress of a run, and ignores them."""
 
     def note(self, text: str) -> None:
-        """Receives one line of text."""
+        """Receives a note, one line of text."""
 
     def figures(self, name: str, values: Mapping[str, Any]) -> None:
-        """Writes figures (numbers or lists of numbers) as a note, if there are any."""
+        """Turns figures (numbers or lists of numbers) into a note, if there are any."""
         if values:
             texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
             self.note(f"{name}: {', '.join(texts)}")
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """Receives how far a task is, `done` of `total`, and its latest figures."""
+        """Receives a task's progress, `done` of `total`, and its latest figures."""
 
     def close(self) -> None:
-        """Ends the output, whether the run succeeded or not."""
+        """Ends the output, after a run that succeeded or failed."""
 
 
 class ConsoleReporter(Reporter):
-    """Draws progress bars on a terminal, and prints plain lines anywhere else."""
+    """Draws progress bars on a terminal, and prints plain lines elsewhere.
+
+    Args:
+      console: where to print; standard error by default.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
@@ -68,11 +75,11 @@ class ConsoleReporter(Reporter):
         self._printed = (-_PLAIN_SECONDS, "")
 
     def note(self, text: str) -> None:
-        """Prints a line."""
+        """Prints a note on its own line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """Updates the task's bar, or prints a line every few seconds and at its end."""
+        """Updates the bar of a task, or prints lines at intervals and at its end."""
         figures = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if not self.console.is_terminal:
             now, (then, last) = time.monotonic(), self._printed
@@ -106,12 +113,12 @@ def print_summary(
     references: Iterable[dict[str, Any]] = (),
     console: Console | None = None,
 ) -> None:
-    """Prints a run's accuracy beside the trivial baselines, then its cost.
+    """Prints the metrics of a run and its baselines, then the cost of the run.
 
     Args:
       summary: the content of `summary.json`.
       references: summaries of other runs, printed as further rows.
-      console: standard output by default.
+      console: where to print; standard output by default.
     """
     console = console or Console(file=sys.stdout, highlight=False)
     config, data = summary["config"], summary["dataset"]
@@ -161,11 +168,15 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
         value = best["metrics"]["sampled"]["ndcg@10"]
         yield f"best validation NDCG@10 {value:.4f}, at round {best['round']}"
     traffic, clock = summary["communication"], summary["time"]
-    up = traffic["uplink_bytes_per_client_round"]
-    each = ", ".join(
-        f"{phase.replace('_', '-')} {format_bytes(size)}" for phase, size in up.items()
+    up, down = (
+        ", ".join(
+            f"{phase.replace('_', '-')} {format_bytes(size)}"
+            for phase, size in traffic[f"{way}_bytes_per_client_round"].items()
+        )
+        for way in ("uplink", "downlink")
     )
-    yield f"bytes per client and round, each way: {each}"
+    ways = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
+    yield f"bytes per client and round, {ways}"
     yield (
         f"total {format_bytes(traffic['total_bytes'])} (frozen tables sent once: "
         f"{format_bytes(traffic['one_time_bytes'])}), "
@@ -175,21 +186,21 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     yield (
         f"pretraining {clock['pretrain_s']:.1f} s, compilation "
         f"{clock['compile_s']:.1f} s, rounds {clock['rounds_s']:.1f} s "
-        f"({clock['rounds_per_s']:.1f} a second), evaluation "
+        f"({clock['rounds_per_s']:.1f} per second), evaluation "
         f"{clock['evaluate_s']:.1f} s, peak memory "
         f"{format_bytes(summary['memory']['peak_rss_bytes'])}"
     )
 
 
 def _protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
-    """One line for each problem of the protocol."""
+    """Returns one line per problem of the protocol."""
     lines = [f"unsound protocol: {choice}" for choice in protocol["unsound"]]
     leak = protocol["log_odds_over_popularity"]
     if leak is not None and leak["leaks"]:
         errors = leak["difference"] / leak["standard_error"]
         lines.append(
-            "warning: this protocol leaks. How often an item is a training positive "
-            "and a negative ranks the test items better than its popularity does: "
+            "warning: this protocol leaks. The log-odds of an item to be a training "
+            "positive and not a negative rank the test items better than popularity: "
             f"NDCG@10 {leak['difference']:+.4f}, {errors:.0f} standard errors"
         )
     return lines

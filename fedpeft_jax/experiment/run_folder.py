@@ -1,8 +1,8 @@
 """The folder of a run: its configuration, its metrics, its model and its summary.
 
-`config.json` is written first, and `metrics.jsonl` has one line per evaluation, written
-as the run goes on. `checkpoints/` and `per_user.parquet` follow, and `summary.json` is
-written last and atomically, so that it exists if and only if the run finished.
+`config.json` is written first. `metrics.jsonl` has one line per evaluation, written
+during the run. `checkpoints/` and `per_user.parquet` follow. `summary.json` is written
+last and atomically, so that it exists if and only if the run finished.
 """
 
 import contextlib
@@ -25,15 +25,14 @@ _OURS = (
 
 
 class RunFolder:
-    """Writes one run.
+    """Writes the results of one run to a folder.
 
     Args:
-      path: a folder without a run in it; None makes `runs/NAME-N` with the first
-        free N.
-      name: NAME.
+      path: a folder that holds no run; None makes `runs/NAME-N` with the first free N.
+      name: NAME, which is used if `path` is None.
 
     Raises:
-      InputError: if it holds a run, or cannot be written.
+      InputError: if the folder holds a run, or cannot be written.
 
     Example:
       >>> import tempfile
@@ -61,7 +60,7 @@ class RunFolder:
         )
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes `config.json`, unless another run wrote it first."""
+        """Writes `config.json`; raises InputError if another run wrote it first."""
         try:
             with (self.path / "config.json").open("x") as file:
                 file.write(json.dumps(config, indent=2) + "\n")
@@ -71,7 +70,7 @@ class RunFolder:
             raise _unwritable(self.path / "config.json", error) from error
 
     def append_metrics(self, entry: dict[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl` and closes the file."""
+        """Appends a line to `metrics.jsonl` and closes the file."""
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a") as file:
@@ -97,7 +96,7 @@ class RunFolder:
         self._write("summary.json", json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
-        """Removes the folder again if nothing was written to it."""
+        """Removes the folder if nothing was written to it."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
 

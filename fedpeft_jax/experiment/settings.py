@@ -1,8 +1,8 @@
-"""The settings of a run in groups, one for each part of the library that reads them.
+"""The settings of a run in groups, one per part of the library that reads them.
 
-The settings of the data are `data.DataSettings`. A setting whose default is None and
-whose help text says "by default" is resolved once, in `config.configure`; in a resolved
-configuration it has its value.
+The settings of the data are in `data.DataSettings`. If the default of a setting is None
+and its help text has the words "by default", `config.configure` resolves the setting,
+and in a resolved configuration it has its value.
 """
 
 import dataclasses
@@ -18,13 +18,16 @@ class TextSettings:
     """How the server encodes item text and learns from it."""
 
     text_encoder: str = setting(
-        "tfidf", "'tfidf', or a sentence-transformers name or local folder"
+        "tfidf",
+        "encoder of item text: 'tfidf', or the name or the local folder of a "
+        "sentence-transformers model",
     )
     text_embeddings: str | None = setting(
-        None, ".npz file with item_id and embedding, instead of encoding text"
+        None,
+        ".npz file with arrays item_id and embedding, used instead of an encoder",
     )
     pretraining: str = setting(
-        "autoencoder", "how text encodings become latents, a spec"
+        "autoencoder", "method that learns latents from text encodings, a spec"
     )
 
 
@@ -34,15 +37,17 @@ class ModelSettings:
 
     backbone: str = setting("fedmf", "recommender, a spec")
     full: str = setting(
-        "frozen", "full item table", choices=("trained", "frozen", "none")
+        "frozen",
+        "whether the full item table is trained, frozen or absent",
+        choices=("trained", "frozen", "none"),
     )
     embedding: str = setting(
         "lora(rank=4)", "compressed item embedding, a spec, or 'none'"
     )
-    features: int = setting(32, "size of an item's and a user's embedding", least=1)
+    features: int = setting(32, "length of an item or user vector", least=1)
     full_init: str = setting(
         "text",
-        "initial full table: from item text, or random",
+        "whether the full table starts from item text or at random",
         choices=("text", "random"),
     )
     latent_scale: float = setting(
@@ -61,21 +66,26 @@ class TrainingSettings:
     num_negatives: int = setting(1, "training negatives per positive", least=1)
     train_negatives: str = setting(
         "unseen_in_training",
-        "items that training negatives are drawn outside of; 'unseen' leaves out "
-        "held-out items too, which reveals them to the model",
+        "items that training negatives are drawn from: all except the client's "
+        "training items; 'unseen' also excludes held-out items, which reveals them",
         choices=("unseen_in_training", "unseen"),
     )
     negative_draws: str = setting(
         "fresh",
-        "whether negatives are drawn for every participation or once",
+        "whether a client draws new negatives in every participation, or draws once",
         choices=("fresh", "fixed"),
     )
     negative_slots: int = setting(
-        0, "draw negatives and candidates from the first so many items; 0: all", least=0
+        0,
+        "negatives and candidates are drawn from this many of the first items; 0 for "
+        "all items",
+        least=0,
     )
-    local_epochs: int = setting(2, "passes of a client over its pairs", least=1)
+    local_epochs: int = setting(
+        2, "passes of a client over its pairs per round", least=1
+    )
     local_batch_size: int = setting(
-        0, "pairs in a local step, 0 for all at once", least=0
+        0, "pairs per local step; 0 for all at once", least=0
     )
     client_optimizer: str = setting(
         None,
@@ -87,7 +97,7 @@ class TrainingSettings:
         "`client_optimizer`",
     )
     proximal: float = setting(
-        0.0, "weight of FedProx's pull towards what the server sent", least=0
+        0.0, "weight of FedProx's proximal term; 0 for none", least=0
     )
     client_weights: str = setting(
         "positives",
@@ -95,7 +105,8 @@ class TrainingSettings:
         choices=("positives", "uniform"),
     )
     upload: str = setting(
-        "identity", "stages that encode a client's update, specs with commas"
+        "identity",
+        "stages that encode a client's update, specs separated by commas",
     )
 
 
@@ -107,34 +118,37 @@ class ServerSettings:
         None, "clients per round, instead of `cohort_fraction`", least=1
     )
     cohort_fraction: float = setting(
-        None, "share of all clients in a round; by default 0.1", above=0, most=1
+        None, "share of all clients per round; by default 0.1", above=0, most=1
     )
     aggregator: str = setting("mean", "how the server combines updates, a spec")
     server_optimizer: str = setting(
         None,
-        "the server's optax optimizer of item rows, each of which few clients move; a "
-        "spec, by default sgd(learning_rate=5.0)",
+        "the server's optax optimizer of item rows, each of which few clients change; "
+        "a spec, by default sgd(learning_rate=5.0)",
     )
     shared_server_optimizer: str = setting(
         None,
-        "the server's optax optimizer of shared parameters, which every client moves; "
+        "the server's optax optimizer of shared parameters, which all clients change; "
         "a spec, by default sgd(learning_rate=1.0)",
     )
     download: str = setting(
-        "identity", "stages that encode what the server sends, specs with commas"
+        "identity",
+        "stages that encode what the server sends, specs separated by commas",
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How a run is validated, and what stands beside its result."""
+    """How a run is evaluated, and which baselines it is compared with."""
 
     candidates: str = setting(
         "uniform",
-        "how the negatives of the sampled ranking are drawn",
+        "distribution from which the candidates of the sampled ranking are drawn",
         choices=("uniform", "popularity"),
     )
-    num_candidates: int = setting(100, "negatives in the sampled ranking", least=1)
+    num_candidates: int = setting(
+        100, "candidates per client in the sampled ranking", least=1
+    )
     eval_every: int = setting(50, "rounds between validations", least=1)
     early_stopping_rounds: int = setting(
         0,
@@ -144,7 +158,8 @@ class EvaluationSettings:
     )
     baselines: str = setting(
         "most_popular,log_odds,text_neighbours,random",
-        "baselines beside the result, with commas; bpr_mf is centralised and slow",
+        "baselines that are reported beside the result, separated by commas; bpr_mf is "
+        "centralised and slow",
     )
 
 
@@ -160,13 +175,15 @@ class RunSettings:
         least=0,
     )
     client_chunk: int = setting(
-        0, "most clients trained at once, to bound memory; 0 chooses", least=0
+        0, "most clients trained at once, to bound memory; 0 for no bound", least=0
     )
     tile_rows: int = setting(
-        4096, "positives trained at once; an accelerator suits more", least=1
+        4096,
+        "positives trained at once, padding included; use more on an accelerator",
+        least=1,
     )
     max_buckets: int = setting(
-        6, "most length buckets; fewer compile faster and pad more", least=1
+        6, "most length buckets; fewer compile faster and need more padding", least=1
     )
-    seed: int = setting(0, "seed of everything but the data", least=0)
-    out: str | None = setting(None, "run folder; by default runs/NAME-N")
+    seed: int = setting(0, "seed of everything except the data", least=0)
+    out: str | None = setting(None, "folder of the run; by default runs/NAME-N")

@@ -14,35 +14,35 @@ class Best(NamedTuple):
     """The best validation of the main phase so far.
 
     Attributes:
-      value: float64[], its NDCG@10; minus infinity before the first one.
-      round: int64[], rounds that were done; 0 before the first one.
-      variables: the model's variables by collection; None where they are not kept.
+      value: float64[], its NDCG@10; minus infinity before the first validation.
+      round: int64[], rounds that were done; 0 before the first validation.
+      variables: the model's variables by collection; None if they are not kept.
     """
 
-    value: np.ndarray
-    round: np.ndarray
+    value: np.float64
+    round: np.int64
     variables: PyTree
 
 
 class RunState(NamedTuple):
     """A run between two rounds.
 
-    A checkpoint is a saved `RunState`, and a resumed run a loaded one.
+    A checkpoint is a saved `RunState`, and a resumed run is a loaded one.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.
-      frozen: the frozen tables, by the names of the model.
+      frozen: the model's frozen tables.
       phase: int64[], index of the phase that the state is in.
-      phase_rounds: int64[P], rounds that ran in each phase.
+      phase_rounds: int64[P], rounds that ran in each of the P phases.
       phase_clients: int64[P], participations of clients in each phase.
-      last_round: int32[U], the last round that each client took part in; -1 for none.
-        It says who took part, and which version of the frozen tables a client has.
+      last_round: int32[U], the last round in which each client took part; -1 for none.
+        It shows who took part, and which version of the frozen tables a client has.
       best: the best validation of the main phase.
     """
 
     rounds: RoundState
     frozen: PyTree
-    phase: np.ndarray
+    phase: np.int64
     phase_rounds: np.ndarray
     phase_clients: np.ndarray
     last_round: np.ndarray
@@ -55,14 +55,21 @@ class RunState(NamedTuple):
 
     @property
     def took_part(self) -> np.ndarray:
-        """bool[U], the clients that ever took part."""
+        """Whether each client ever took part, bool[U]."""
         return self.last_round >= 0
 
 
 def first_state(
     rounds: RoundState, frozen: PyTree, *, num_phases: int, num_clients: int
 ) -> RunState:
-    """Returns the state before the first round of a run."""
+    """Returns the state before the first round of a run.
+
+    Args:
+      rounds: the state of the rounds of the first phase.
+      frozen: the frozen tables of the first phase's model.
+      num_phases: P, the number of phases.
+      num_clients: U, the number of clients.
+    """
     return RunState(
         rounds=rounds,
         frozen=frozen,
@@ -75,7 +82,14 @@ def first_state(
 
 
 def variables_of(state: RunState) -> dict[str, Any]:
-    """Returns the model's variables by collection, private ones of all clients."""
+    """Returns the model's variables by collection.
+
+    Args:
+      state: the state of the run. The arrays are those of the state and not copies.
+
+    Returns:
+      The variables; private parameters are those of all clients, arrays [U, ...].
+    """
     return {
         SHARED: state.rounds.shared,
         ROWS: state.rounds.rows,

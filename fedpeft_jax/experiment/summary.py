@@ -42,12 +42,12 @@ def rank_all(
     Args:
       config: the configuration.
       prepared: data and pretraining.
-      evaluator: of the split.
+      evaluator: evaluator of the split.
       score: the model's score function.
-      variables: the model's, by collection.
+      variables: the model's variables by collection.
 
     Returns:
-      Ranks by name (`'model'` first), target and ranking.
+      Ranks by name (`'model'` first), then by target, then by ranking.
     """
     split = prepared.split
     sampler = make_sampler(config.training, split.num_items)
@@ -60,18 +60,19 @@ def rank_all(
     )
     scored: dict[str, Any] = {"model": (score, variables)}
     for name in config.baseline_names:
-        # A random order has the same metrics whatever the draw, in closed form.
+        # `random_baseline` computes a random order in closed form, without a ranking.
         if name != "random" and (made := BASELINES[name](known)) is not None:
             scored[name] = made
     targets = [target for target in TARGETS if evaluator.clients(target).size]
     return {
         name: {
             target: {
-                ranking: evaluator.ranks(*pair, target, ranking) for ranking in RANKINGS
+                ranking: evaluator.ranks(score_fn, arrays, target, ranking)
+                for ranking in RANKINGS
             }
             for target in targets
         }
-        for name, pair in scored.items()
+        for name, (score_fn, arrays) in scored.items()
     }
 
 
@@ -87,17 +88,17 @@ def summarize_run(
     traffic: Sequence[PhaseTraffic],
     clock: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Gathers all figures of a run.
+    """Returns the content of `summary.json`.
 
     Args:
       config: the configuration.
       prepared: data and pretraining.
-      figures: of what the model learned on the server.
-      ranks: what `rank_all` returned.
-      state: after the last round.
+      figures: figures of what the server learned for the model.
+      ranks: the result of `rank_all`.
+      state: the state after the last round.
       evaluated: the round of the model that was ranked, and its variables.
       history: the entries of `metrics.jsonl`.
-      traffic: of each phase that ran.
+      traffic: the bytes of each phase that ran.
       clock: seconds by stage.
     """
     split = prepared.split
@@ -163,22 +164,30 @@ def _by_key(rankings: Mapping[Any, Ranks]) -> dict[str, dict[str, float]]:
 
 
 def valid_ndcg(entry: Mapping[str, Any]) -> float:
-    """Returns the figure that validations are compared by, NDCG@10 of the candidates.
+    """Returns the NDCG@10 of a validation, by which validations are compared.
 
-    It is NaN if there are no validation items.
+    Args:
+      entry: an entry of `metrics.jsonl`.
+
+    Returns:
+      The NDCG@10 in the sampled ranking; NaN if there are no validation items.
+
+    Example:
+      >>> valid_ndcg({"metrics": {"valid": {"sampled": {"ndcg@10": 0.25}}}})
+      0.25
     """
     metrics = entry["metrics"].get("valid")
     return metrics["sampled"]["ndcg@10"] if metrics else float(np.nan)
 
 
 def peak_rss_bytes() -> int:
-    """Returns the peak resident memory of this process so far."""
+    """Returns the peak resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _full_bytes(config: RunConfig, num_items: int) -> int:
-    """Bytes each way of the same run with a trained table and no compressed part."""
+    """Returns the bytes of one direction with a trained table and nothing else."""
     settings = dataclasses.replace(config.model, full="trained", embedding="none")
     model = make_model(settings, num_items)
     server = jax.eval_shape(lambda: init_server(model, jax.random.key(0)))

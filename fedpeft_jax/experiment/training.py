@@ -1,6 +1,7 @@
-"""Plain functions over the state of a run: compile, advance, evaluate."""
+"""Plain functions of the state of a run: compile, advance, evaluate."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from fedpeft_jax.federated import (
     plan_cohorts,
 )
 
-# Rounds in one dispatch: enough to hide its cost, few enough for frequent progress.
+# Rounds per dispatch: enough to hide its cost, few enough to show progress often.
 _CHUNK = 25
 
 
@@ -34,10 +35,10 @@ class Clients(NamedTuple):
     Attributes:
       store: what the clients hold.
       counts: int64[U], each client's number of training items.
-      cohort_size: C, clients in a round.
-      tiles: the shapes that cohorts train in.
-      seed: of the run, from which cohorts are drawn.
-      chunk: the most rounds in one call of `advance`.
+      cohort_size: C, clients per round.
+      tiles: the shapes in which cohorts train.
+      seed: seed of the run, from which cohorts are drawn.
+      chunk: the most rounds per call of `advance`.
     """
 
     store: ClientStore
@@ -52,18 +53,23 @@ class Program(NamedTuple):
     """A model with everything that its rounds and its evaluation need.
 
     Attributes:
-      run_rounds: as `make_run_rounds` returns it, jitted or compiled.
+      run_rounds: the result of `make_run_rounds`, jitted or compiled.
       score: the score function of the model; the evaluator compiles it once.
-      clients: who takes part.
+      clients: all clients of the run.
     """
 
-    run_rounds: jax.stages.Wrapped | jax.stages.Compiled
+    run_rounds: Callable[..., Any]
     score: ScoreFn
     clients: Clients
 
 
 def make_clients(config: RunConfig, split: Split) -> Clients:
-    """Puts what the clients hold on the device, and chooses the shapes of a round."""
+    """Puts the clients' data on the device, and chooses the shapes of a round.
+
+    Args:
+      config: the configuration.
+      split: the clients' training and held-out items.
+    """
     counts = np.asarray(split.counts)
     cohort_size = config.cohort_size(split.num_clients)
     tiles = make_tiles(
@@ -80,15 +86,27 @@ def make_clients(config: RunConfig, split: Split) -> Clients:
 
 
 def make_program(model: Backbone, algorithm: Algorithm, clients: Clients) -> Program:
-    """Returns the program of a model; nothing is compiled yet."""
+    """Returns the program of a model, which is not compiled yet.
+
+    Args:
+      model: the recommender.
+      algorithm: everything that decides what happens in a round.
+      clients: all clients of the run.
+    """
     run_rounds = make_run_rounds(algorithm, clients.tiles)
     return Program(run_rounds, model_scores(model), clients)
 
 
 def compile_rounds(program: Program, state: RunState) -> Program:
-    """Returns the program with its rounds compiled for the shapes of a state."""
+    """Returns the program with its rounds compiled for the shapes of a state.
+
+    Args:
+      program: the result of `make_program`.
+      state: a state of the program's phase.
+    """
     plan = plan_rounds(program.clients, state.round)
-    compiled = program.run_rounds.lower(*_arguments(program, state, plan, 0)).compile()
+    jitted = cast("jax.stages.Wrapped", program.run_rounds)
+    compiled = jitted.lower(*_arguments(program, state, plan, 0)).compile()
     return program._replace(run_rounds=compiled)
 
 
@@ -98,12 +116,12 @@ def advance(
     """Runs some rounds.
 
     Args:
-      program: of the state's phase.
-      state: it is donated, and must not be used afterwards.
-      rounds: how many rounds to run, at most `clients.chunk`.
+      program: the program of the state's phase.
+      state: the state before the rounds. It is donated and must not be used afterwards.
+      rounds: the number of rounds to run, at most `clients.chunk`.
 
     Returns:
-      The state after the rounds, and their report. If a round gives a non-finite
+      The state after the rounds, and their report. If a round produces a non-finite
       update, the state is the one before that round, and the report's `finite` is
       False.
     """
@@ -132,9 +150,12 @@ def evaluate(
     """Returns the validation metrics of a model, by ranking.
 
     Args:
-      program: of the model.
-      variables: the model's, by collection.
-      evaluator: of the split; without validation items there are no metrics.
+      program: the program of the model.
+      variables: the model's variables by collection.
+      evaluator: the evaluator of the split.
+
+    Returns:
+      `{'sampled': metrics}`; empty if there are no validation items.
     """
     if not evaluator.clients("valid").size:
         return {}
@@ -142,7 +163,12 @@ def evaluate(
 
 
 def plan_rounds(clients: Clients, first_round: int) -> Cohorts:
-    """Returns the cohorts of the next `clients.chunk` rounds."""
+    """Returns the cohorts of the next `clients.chunk` rounds.
+
+    Args:
+      clients: all clients of the run.
+      first_round: index of the first round, from 0.
+    """
     return plan_cohorts(
         clients.tiles,
         clients.counts,

@@ -1,4 +1,4 @@
-"""The federated engine: one client, pipelines, aggregation, and rounds of them all."""
+"""The federated engine: local training, pipelines, aggregation, and whole rounds."""
 
 from fedpeft_jax.federated.aggregators import (
     AGGREGATORS,
@@ -19,7 +19,7 @@ from fedpeft_jax.federated.pipelines import (
     chain_uploads,
 )
 from fedpeft_jax.federated.published_sampler import published_negatives
-from fedpeft_jax.federated.release import Cohort, Release
+from fedpeft_jax.federated.release import Cohort, Release, chain_releases
 from fedpeft_jax.federated.round import make_run_rounds
 from fedpeft_jax.federated.sampler import (
     ClientData,
@@ -60,6 +60,7 @@ __all__ = [
     "Upload",
     "by_role",
     "chain_downloads",
+    "chain_releases",
     "chain_uploads",
     "fresh_negatives",
     "init_private",

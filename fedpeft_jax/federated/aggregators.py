@@ -1,8 +1,8 @@
 """Aggregators: pure functions that combine the cohort's updates on the server.
 
-An aggregator maps one client's update to sums, which the engine adds over clients,
-length buckets, tiles and devices, and it turns the total into a step once per round.
-The engine adds rows by item id, so an aggregator never handles ids.
+An aggregator maps one client's update to sums. The engine adds these over clients,
+length buckets, tiles and devices, and once per round the aggregator turns the totals
+into a step. The engine adds rows by item id, so an aggregator never handles ids.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Aggregator(NamedTuple):
     Attributes:
       init: `(server) -> state`, where `server` holds the server's variables
         `{'params': ..., 'rows': ...}`.
-      map: `(ClientUpdate of one client, key) -> Sums`. The key is the client's own.
+      map: `(ClientUpdate of one client, key) -> Sums`. Each client has its own key.
       apply: `(Sums, state, server, key) -> (step, state)`. The server adds the step, a
         tree like `server`, to its variables.
     """
@@ -34,12 +34,12 @@ class Aggregator(NamedTuple):
 
 
 def mean() -> Aggregator:
-    r"""The weighted mean of the cohort's updates.
+    r"""Returns the aggregator whose step is the weighted mean of the cohort's updates.
 
     .. math:: \Delta = \sum_c w_c \Delta_c / \sum_c w_c
 
-    An item that a client did not touch counts as an update of zero. Without any weight
-    the step is zero.
+    An item that a client did not touch counts as an update of zero. If all weights are
+    zero, the step is zero.
 
     Source:
       McMahan et al., Communication-efficient learning of deep networks from
@@ -77,12 +77,12 @@ def mean() -> Aggregator:
 
 
 def row_mean() -> Aggregator:
-    r"""Like `mean`, but each row is averaged over the clients that touched it.
+    r"""Returns the aggregator that averages each row over the clients that touched it.
 
     .. math:: \Delta(i) = \sum_{c \ni i} w_c \Delta_c(i) / \sum_{c \ni i} w_c
 
     Shared parameters are combined as in `mean`. A row that few clients touch then moves
-    as far as a popular one, and a row that nobody touched does not move.
+    as far as a row that many touch, and a row that no client touched does not move.
 
     Example:
       >>> update = ClientUpdate(
@@ -113,10 +113,14 @@ def row_mean() -> Aggregator:
 def with_server_optimizer(
     aggregator: Aggregator, optimizer: optax.GradientTransformation
 ) -> Aggregator:
-    """Returns an aggregator whose aggregate an optax optimizer turns into the step.
+    """Returns an aggregator whose step an optax optimizer computes from the aggregate.
 
-    The optimizer receives minus the aggregate as its gradient (`sgd(1.0)` adds the
-    aggregate itself). With momentum, rows that no client touched may move.
+    The optimizer receives minus the aggregate as its gradient, so `sgd(1.0)` adds the
+    aggregate itself. With momentum, rows that no client touched may move.
+
+    Args:
+      aggregator: computes the aggregate of the updates.
+      optimizer: computes the step. Its state is part of the aggregator's state.
 
     Source:
       Reddi et al., Adaptive federated optimization, ICLR 2021, algorithm 1.
@@ -145,7 +149,10 @@ def with_server_optimizer(
 
 
 def reciprocal(weight: Array) -> Array:
-    """Returns `1 / weight`, and zero where there is no weight.
+    """Returns `1 / weight`, and zero where the weight is zero.
+
+    Args:
+      weight: float32[...], at least 0.
 
     Example:
       >>> reciprocal(jnp.array([0.5, 0.0])).tolist()
@@ -159,3 +166,4 @@ def _scale(tree: PyTree, factor: Array) -> PyTree:
 
 
 AGGREGATORS: dict[str, Callable[..., Aggregator]] = {"mean": mean, "row_mean": row_mean}
+"""Factories by the names that the setting `aggregator` takes."""

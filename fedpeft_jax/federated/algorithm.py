@@ -1,4 +1,4 @@
-"""What a round is made of: the algorithm, the state that it changes, and its report."""
+"""The parts of a round: the algorithm, the state that it changes, and its report."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,12 @@ from fedpeft_jax.federated.pipelines import (
     identity_download,
     identity_upload,
 )
-from fedpeft_jax.federated.release import Cohort, Release, identity, merge_figures
+from fedpeft_jax.federated.release import (
+    Cohort,
+    Release,
+    identity_release,
+    merge_figures,
+)
 from fedpeft_jax.federated.updates import dense_update
 
 
@@ -34,7 +39,7 @@ class Algorithm(NamedTuple):
     aggregator: Aggregator
     upload: Upload = identity_upload()
     download: Download = identity_download()
-    release: Release = identity()
+    release: Release = identity_release()
 
 
 class RoundState(NamedTuple):
@@ -65,11 +70,11 @@ class RoundReport(NamedTuple):
     """The figures of a chunk of rounds.
 
     Attributes:
-      losses: float32[T], each round's released training loss, the weighted mean over
-        the cohort; zero for rounds that did not run.
+      losses: float32[T], the released training loss of each round, which is the
+        weighted mean over the cohort; zero for rounds that did not run.
       figures: float32[T] by name, what the pipelines and the release stage report.
-      finite: bool[], False if the last round that ran gave a non-finite update. That
-        update was not applied: the state is the one before it.
+      finite: bool[], False if the last round that ran produced a non-finite update.
+        That update was not applied, so the state is the one before the round.
     """
 
     losses: Array
@@ -78,14 +83,25 @@ class RoundReport(NamedTuple):
 
 
 def figure_names(algorithm: Algorithm, state: RoundState) -> list[str]:
-    """Returns the names of the figures that the pipelines and the release report."""
+    """Returns the names of the figures that the upload and release stages report.
+
+    Args:
+      algorithm: everything that decides what happens in a round.
+      state: the state before a round.
+
+    Returns:
+      The names in alphabetical order.
+
+    Raises:
+      ValueError: if two stages report a figure of the same name.
+    """
     update = dense_update(
         {SHARED: state.shared, ROWS: state.rows}, algorithm.training.sampler.num_items
     )
-    memory = jax.tree.map(lambda x: x[0], state.upload)
+    upload_state = jax.tree.map(lambda x: x[0], state.upload)
 
     def figures(key: Key) -> tuple[Any, Any]:
-        payload, _, sent = algorithm.upload.encode(update, memory, key)
+        payload, _, sent = algorithm.upload.encode(update, upload_state, key)
         sums = algorithm.aggregator.map(algorithm.upload.decode(payload), key)
         cohort = Cohort(jnp.int32(1), algorithm.training.uniform_weights)
         return sent, algorithm.release.apply(sums, state.release, cohort, key)[2]

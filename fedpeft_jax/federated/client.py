@@ -1,4 +1,7 @@
-"""One client's local training in one round. Nothing here knows of a second client."""
+"""One client's local training in one round.
+
+This file handles a single client; `round.py` vectorises it over a cohort.
+"""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +17,8 @@ from fedpeft_jax.federated.losses import Loss
 from fedpeft_jax.federated.sampler import ClientData, Sampler
 from fedpeft_jax.federated.updates import ClientUpdate
 
-_LARGE_DENSE = 8192  # parameters; codebooks and hash tables are above, LoRA's B below
+# Number of parameters: codebooks and hash tables have more, LoRA's B has fewer.
+_LARGE_DENSE = 8192
 
 
 class LocalTraining(NamedTuple):
@@ -23,12 +27,12 @@ class LocalTraining(NamedTuple):
     Attributes:
       model: the recommender.
       loss: a mean over the client's valid pairs.
-      optimizer: an optax optimizer, started afresh for every participation.
-      sampler: which pairs the client trains on.
-      local_epochs: passes over the client's pairs.
-      local_batch_size: pairs in a local step; 0 means all of them at once.
-      proximal: the weight of FedProx's proximal term; 0 leaves it out.
-      uniform_weights: whether every client has weight 1, and not its number of
+      optimizer: an optax optimizer; its state starts anew in every participation.
+      sampler: decides which pairs the client trains on.
+      local_epochs: passes over the client's pairs per round.
+      local_batch_size: pairs per local step; 0 for all pairs at once.
+      proximal: the weight of FedProx's proximal term; 0 for none.
+      uniform_weights: whether the weight of every client is 1 instead of its number of
         positives.
     """
 
@@ -43,7 +47,12 @@ class LocalTraining(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Some pairs of a client: their indices int32[b] and mask bool[b]; None is all."""
+    """Some pairs of a client, by the positives that they belong to.
+
+    Attributes:
+      pairs: int32[..., b], indices of the positives.
+      mask: bool[..., b], False on padding.
+    """
 
     pairs: Array
     mask: Array
@@ -60,16 +69,16 @@ def train_client(
     """Trains one client from the server's variables.
 
     Args:
-      training: how the client trains.
+      training: the settings of the local training.
       received: `{'params': ..., 'rows': ...}`, the shared parameters and the gathered
         rows [K, ...] as the client received them.
       private: the client's own parameters.
       frozen: the gathered rows [K, ...] of the frozen tables.
       data: the client's pairs.
-      key: the client's key of this round.
+      key: random key of the client in this round.
 
     Returns:
-      The update that leaves the client, and its new private parameters.
+      The update that leaves the client, and the client's new private parameters.
     """
     before = {**received, PRIVATE: private}
     states = tuple(
@@ -97,7 +106,7 @@ def train_client(
             losses.append(loss)
         new = (trained, tuple(moved))
         if batch is not None:
-            # All padding: nothing may move, and that includes Adam's moments.
+            # A batch of padding must change nothing, Adam's moments included.
             alive = jnp.any(batch.mask)
             new = jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, carry)
         return new, losses[0]
@@ -116,9 +125,9 @@ def train_client(
         return carry, mean
 
     epochs = jnp.arange(training.local_epochs)
-    # Unrolled, the first step knows that the moments are zero, and a step's arithmetic
-    # fuses into a few passes over the rows: a third of the time of the rolled loop. Of
-    # large dense parameters it would be computed again in each pass.
+    # If the loop is unrolled, the compiler sees that the moments start at zero, and it
+    # fuses the arithmetic of a step into a few passes over the rows. This takes a third
+    # of the time. It would compute large dense parameters again in each of the passes.
     dense = sum(x.size for x in jax.tree.leaves((before[SHARED], private)))
     unroll = (
         training.local_epochs <= 3
@@ -131,7 +140,7 @@ def train_client(
     change = jax.tree.map(jnp.subtract, after, before)
     weight = jnp.sum(data.mask).astype(jnp.float32)
     if training.uniform_weights:
-        weight = jnp.minimum(weight, 1.0)  # an empty place keeps its 0
+        weight = jnp.minimum(weight, 1.0)  # an empty place keeps weight 0
     update = ClientUpdate(
         change[SHARED], change[ROWS], data.item_ids, weight, jnp.mean(losses)
     )
@@ -157,7 +166,7 @@ def _loss(
         return scores
 
     if batch is None:
-        # Every gathered row is scored once, however many pairs it is part of.
+        # Every gathered row is scored once, even if it belongs to several pairs.
         pairs = training.sampler.pair_scores(score(None), data)
         return training.loss(*pairs, data.mask)
     positives, negatives = data.positives[batch.pairs], data.negatives[batch.pairs]
@@ -166,7 +175,7 @@ def _loss(
 
 
 def _proximal(weight: float, variables: PyTree, received: PyTree) -> Array:
-    r"""FedProx's :math:`\frac{\mu}{2} |w - w^t|^2` over what the client will upload.
+    r"""Returns FedProx's :math:`\frac{\mu}{2} |w - w^t|^2` over what a client uploads.
 
     Rows that the client did not gather do not move, and private parameters have no
     counterpart on the server (Li et al., Federated optimization in heterogeneous
@@ -178,18 +187,26 @@ def _proximal(weight: float, variables: PyTree, received: PyTree) -> Array:
 
 
 def make_batches(key: Key, mask: Array, batch_size: int) -> Batch:
-    """Splits the valid pairs into random batches; padding fills the last ones.
+    """Divides the valid pairs into random batches; padding fills the last batches.
 
     Args:
-      key: of the epoch.
+      key: random key of the epoch.
       mask: bool[N], False on padding.
-      batch_size: b, pairs in a batch.
+      batch_size: b, pairs per batch.
 
     Returns:
       Indices int32[ceil(N / b), b] and their mask.
+
+    Example:
+      >>> mask = jnp.array([True, True, True, False])
+      >>> batches = make_batches(jax.random.key(0), mask, batch_size=2)
+      >>> batches.mask.tolist()
+      [[True, True], [True, False]]
+      >>> sorted(batches.pairs[batches.mask].tolist())
+      [0, 1, 2]
     """
     size = mask.shape[0]
-    # Padding sorts last whatever its draw, so the order does not depend on its length.
+    # Padding always sorts last, so the order does not depend on the amount of padding.
     order = jnp.argsort(jnp.where(mask, jax.random.uniform(key, (size,)), 2.0))
     order = jnp.pad(order, (0, -size % batch_size))
     alive = jnp.arange(order.shape[0]) < jnp.sum(mask)

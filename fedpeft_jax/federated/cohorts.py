@@ -1,15 +1,16 @@
-"""Cohorts: who takes part in a round, and the tiles that they train in.
+"""Cohorts: the clients of each round, and the tiles in which they train.
 
-Clients hold from a handful to thousands of items, and compiled code has static shapes.
-A round therefore trains its cohort in *tiles*: a tile of length bucket b is a fixed
-number of clients, each padded to the bucket's capacity, and how many tiles of each
-bucket a round needs is data, not shape. The cohort is sorted, longest client first;
-tiles of the first bucket take clients until none left needs that capacity, then tiles
-of the next one go on from there. A tile that is not full at the end of its bucket takes
-shorter clients along, so that only the last tile of a round can have empty places.
+Clients hold from a handful to thousands of items, but compiled code has static shapes.
+A round therefore trains its cohort in *tiles*. A tile of length bucket b is a fixed
+number of clients, each padded to the bucket's capacity. The number of tiles of each
+bucket is data and not part of a shape. The cohort is sorted, longest history first.
+Tiles of the first bucket take clients until no remaining client needs that capacity,
+and the tiles of the next bucket continue from there. If the last tile of a bucket is
+not full, it also takes shorter clients, so that only the last tile of a round can have
+empty places.
 
-No bound on the number of long clients in a cohort is needed, no client is ever dropped,
-every cohort fits the one program, and the memory of a round is that of one tile.
+The number of long clients in a cohort therefore needs no bound, no client is dropped,
+one program trains every cohort, and a round needs the memory of one tile.
 """
 
 from typing import NamedTuple
@@ -18,15 +19,16 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 
+# Fewer buckets are used if the padded total grows at most by this factor.
 _WORTHWHILE = 1.1
 
 
 class Tiles(NamedTuple):
-    """The shapes that a cohort trains in, longest bucket first.
+    """The shapes in which a cohort trains, longest bucket first.
 
     Attributes:
-      capacities: positives that a client of each bucket may hold, descending.
-      sizes: clients in a tile of each bucket.
+      capacities: the most positives per client in each bucket, descending.
+      sizes: clients per tile of each bucket.
     """
 
     capacities: tuple[int, ...]
@@ -37,8 +39,8 @@ class Cohorts(NamedTuple):
     """The cohorts of consecutive rounds.
 
     Attributes:
-      client_ids: int32[T, C], each round's clients, longest history first.
-      num_tiles: int32[T, buckets], how many tiles of each bucket a round trains.
+      client_ids: int32[T, C], the clients of each round, longest history first.
+      num_tiles: int32[T, b], the number of tiles of each bucket that a round trains.
     """
 
     client_ids: np.ndarray
@@ -46,19 +48,21 @@ class Cohorts(NamedTuple):
 
 
 def sample_cohort(seed: int, round_: int, num_clients: int, size: int) -> np.ndarray:
-    """Draws a cohort uniformly without replacement, from (seed, round) alone.
+    """Draws the cohort of one round uniformly, without replacement.
+
+    The result depends only on the arguments, and not on any other round.
 
     Args:
-      seed: of the run.
+      seed: seed of the run.
       round_: index of the round, from 0.
-      num_clients: U.
-      size: C.
+      num_clients: U, the number of clients.
+      size: C, the number of clients in the cohort.
 
     Returns:
       int64[C], ascending client ids.
 
     Raises:
-      InputError: if a cohort of that size cannot be drawn.
+      InputError: if `size` is not between 1 and `num_clients`.
 
     Example:
       >>> sample_cohort(seed=0, round_=7, num_clients=4, size=4).tolist()
@@ -71,7 +75,15 @@ def sample_cohort(seed: int, round_: int, num_clients: int, size: int) -> np.nda
 
 
 def check_cohort_size(size: int, num_clients: int) -> None:
-    """Raises InputError if a cohort of that size cannot be drawn."""
+    """Checks that a cohort of the given size can be drawn.
+
+    Args:
+      size: C, the number of clients in a cohort.
+      num_clients: U, the number of clients.
+
+    Raises:
+      InputError: if `size` is not between 1 and `num_clients`.
+    """
     if not 1 <= size <= num_clients:
         raise InputError(
             f"a cohort of {size} cannot be drawn from {num_clients} clients: "
@@ -88,15 +100,21 @@ def plan_cohorts(
     first_round: int,
     num_rounds: int,
 ) -> Cohorts:
-    """Draws the cohorts of some rounds and cuts each into tiles.
+    """Draws the cohorts of consecutive rounds and divides each into tiles.
 
     Args:
-      tiles: as made by `make_tiles` for the same counts.
+      tiles: the result of `make_tiles` for the same counts.
       counts: int[U], each client's number of training items.
-      cohort_size: C.
-      seed: of the run.
+      cohort_size: C, clients per round.
+      seed: seed of the run.
       first_round: index of the first round, from 0.
-      num_rounds: T.
+      num_rounds: T, the number of rounds.
+
+    Returns:
+      The clients of each round and its numbers of tiles.
+
+    Raises:
+      InputError: if `cohort_size` is not between 1 and the number of clients.
 
     Example:
       >>> plan = plan_cohorts(Tiles((9, 3), (1, 2)), np.array([2, 9, 3, 5]),
@@ -129,15 +147,18 @@ def make_tiles(
     tile_rows: int = 4096,
     client_chunk: int = 0,
 ) -> Tiles:
-    """Chooses length buckets with the least padding, and the tiles' sizes.
+    """Chooses length buckets with little padding, and the sizes of their tiles.
 
     Args:
       counts: int[U], each client's number of training items.
-      cohort_size: C.
-      max_buckets: more buckets pad less and compile longer; fewer are taken where
-        they pad at most a tenth more.
-      tile_rows: positives in a tile, padding included: the unit of memory.
-      client_chunk: bound on the clients in a tile, 0 for none.
+      cohort_size: C, clients per round.
+      max_buckets: the most buckets. More buckets need less padding and a longer
+        compilation; fewer are used if the padded total then grows by at most a tenth.
+      tile_rows: positives per tile, padding included. Memory is proportional to it.
+      client_chunk: the most clients per tile; 0 for no bound.
+
+    Returns:
+      The capacity and the tile size of each bucket.
 
     Example:
       >>> make_tiles(np.repeat([5, 50], [90, 10]), 20, tile_rows=100)
@@ -151,9 +172,12 @@ def make_tiles(
 
 
 def _capacities(counts: np.ndarray, max_buckets: int) -> tuple[int, ...]:
-    """Covers all lengths by few capacities with the least padding (exact, by DP)."""
+    """Returns few capacities, descending, that cover all lengths with least padding.
+
+    Dynamic programming finds the optimum, which is exact for up to 256 lengths.
+    """
     lengths, tally = np.unique(counts, return_counts=True)
-    if len(lengths) > 256:  # Thin out, keeping the longest of each run: still a cover.
+    if len(lengths) > 256:  # The longest length of each run covers the whole run.
         runs = np.array_split(np.arange(len(lengths)), 256)
         tally = np.array([tally[run].sum() for run in runs])
         lengths = np.array([lengths[run[-1]] for run in runs])
@@ -166,7 +190,7 @@ def _capacities(counts: np.ndarray, max_buckets: int) -> tuple[int, ...]:
         total = costs[-1][:-1, None] + area
         starts.append(np.argmin(total, axis=0))
         costs.append(np.concatenate([[0.0], np.min(total, axis=0)]))
-    # A bucket more must pay for its compilation.
+    # Every bucket is compiled, so it must save enough padding.
     enough = [cost[-1] <= _WORTHWHILE * costs[-1][-1] for cost in costs].index(True)
     capacities, end = [], len(lengths)
     for start in reversed(starts[:enough]):

@@ -1,4 +1,4 @@
-"""Local losses: positives against their negatives, averaged over a client's pairs."""
+"""Local losses: they compare positives with negatives, averaged over the pairs."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -9,15 +9,21 @@ import jax.numpy as jnp
 from fedpeft_jax.core.typing import Array
 
 Loss: TypeAlias = Callable[[Array, Array, Array], Array]
-"""`(positives [N], negatives [N, M], mask [N]) -> scalar`, a mean over valid pairs."""
+"""`(positives float32[N], negatives float32[N, M], mask bool[N]) -> float32[]`.
+
+The arguments are scores and a mask; the result is a mean over the valid pairs.
+"""
 
 
 def masked_mean(values: Array, mask: Array) -> Array:
-    """Returns the mean of the unmasked values, and zero (not NaN) if there are none.
+    """Returns the mean of the values that are not padding.
 
     Args:
       values: float32[N, ...].
       mask: bool[N], False on padding.
+
+    Returns:
+      float32[]; zero, and not NaN, if everything is padding.
 
     Example:
       >>> float(masked_mean(jnp.array([1.0, 3.0, 99.0]), jnp.array([True, True, False])))
@@ -32,7 +38,9 @@ def masked_mean(values: Array, mask: Array) -> Array:
 
 
 def bpr(positives: Array, negatives: Array, mask: Array) -> Array:
-    r"""Bayesian personalised ranking: a positive should score above its negatives.
+    r"""Returns the loss of Bayesian personalised ranking (BPR).
+
+    It is small if every positive i scores above its negatives j:
 
     .. math:: -\frac{1}{|P|} \sum_{(i, j) \in P} \ln \sigma(s_i - s_j)
 
@@ -57,7 +65,9 @@ def bpr(positives: Array, negatives: Array, mask: Array) -> Array:
 
 
 def bce(positives: Array, negatives: Array, mask: Array) -> Array:
-    r"""Binary cross-entropy: a score is the log-odds that the client holds the item.
+    r"""Returns the binary cross-entropy of positives and negatives.
+
+    A score is read as the log-odds that the client holds the item:
 
     .. math:: -\frac{1}{N} \sum_{i=1}^N \frac{1}{1 + M} \Big(\ln \sigma(s_i)
               + \sum_{m=1}^M \ln (1 - \sigma(s_{im}))\Big)
@@ -83,3 +93,4 @@ def bce(positives: Array, negatives: Array, mask: Array) -> Array:
 
 
 LOSSES: dict[str, Callable[[], Loss]] = {"bpr": lambda: bpr, "bce": lambda: bce}
+"""Factories by the names that the setting `loss` takes."""

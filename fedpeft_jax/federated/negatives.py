@@ -1,13 +1,14 @@
-"""Training negatives: drawn in a compiled round, unseen and distinct without a sort.
+"""Training negatives: distinct unseen items, drawn in compiled code without a sort.
 
-A client with the sorted items `p_0 < p_1 < ...`, of which none may be drawn, has
-`R = I - count` unseen items, and `r + #{k: p_k - k <= r}` is the r-th of them. Drawing
-`n` distinct ranks is cheap when each comes from a stratum of its own: `0..R-1` is cut
-into `n` runs of nearly equal width, one rank is drawn from each, and all are rotated by
-one uniform offset, so that every single draw is exactly uniform over the unseen items.
+A client whose sorted items `p_0 < p_1 < ...` must not be drawn has `R = I - count`
+unseen items, and the r-th of these is `r + #{k: p_k - k <= r}`. To draw `n` distinct
+ranks at low cost, each rank comes from its own stratum: `0..R-1` is divided into `n`
+runs of nearly equal width, one rank is drawn from each run, and all ranks are rotated
+by one uniform offset. Every single draw is therefore exactly uniform over the unseen
+items.
 
-With more pairs than unseen items every unseen item is drawn, and pair `j` takes draw
-`j mod R`: repeats share one row, and the row is known without a search.
+If there are more pairs than unseen items, every unseen item is drawn, and pair `j`
+takes draw `j mod R`. Repeated negatives then share one row, which needs no search.
 """
 
 from typing import NamedTuple
@@ -20,11 +21,11 @@ from fedpeft_jax.core.typing import Array, Key
 
 
 class Negatives(NamedTuple):
-    """A client's draws for one participation, `n = count x M` of them.
+    """A client's negatives for one participation, `n = count x M` draws.
 
     Attributes:
-      item_ids: int32[N x M], the distinct items; `num_items` on padding.
-      slots: int32[N, M], which of them is the m-th negative of the n-th positive.
+      item_ids: int32[N x M], ids of the distinct items; `num_items` on padding.
+      slots: int32[N, M], for each positive, the indices of its negatives in `item_ids`.
     """
 
     item_ids: Array
@@ -47,22 +48,22 @@ def draw_negatives(
     The draws depend on the key and the client's items, not on the padding.
 
     Args:
-      key: the client's key for this purpose and round.
+      key: random key of the client for this purpose and round.
       count: int32[], the client's number of positives.
-      seen: int32[X], the items that are never drawn, ascending; behind the first
-        `num_seen` of them may be anything.
-      num_seen: int32[], how many of them are in the pool; at least one item of the pool
-        must be unseen.
-      capacity: N, the positives that the client has room for.
-      num_items: I.
+      seen: int32[X], the items that must not be drawn, ascending; only the first
+        `num_seen` entries are read.
+      num_seen: int32[], how many of `seen` are in the pool. At least one item of the
+        pool must be unseen.
+      capacity: N, the number of positives with padding.
+      num_items: I, the number of items.
       num_negatives: M, negatives per positive.
-      pool: negatives are drawn from the first so many items; None for all.
+      pool: negatives are drawn from the items `0..pool-1`; None for all items.
 
     Returns:
-      The distinct items and each pair's slot among them.
+      The distinct items, and the slots of each positive's negatives among them.
 
     Example:
-      >>> seen = jnp.array([1, 2, 5, 6, 6])  # four items and one place of padding
+      >>> seen = jnp.array([1, 2, 4, 5, 6])  # four items and one entry of padding
       >>> draws = draw_negatives(
       ...     jax.random.key(0), jnp.int32(4), seen, jnp.int32(4),
       ...     capacity=5, num_items=6,
@@ -76,17 +77,17 @@ def draw_negatives(
     num_pairs = jnp.maximum(count * num_negatives, 1)
     num_unseen = jnp.maximum((pool or num_items) - num_seen, 1)
 
-    # Truncating `lax.div` and `lax.rem`: the floors of `//` and `%` cost compile time.
+    # `lax.div` and `lax.rem` truncate: the floors of `//` and `%` compile more slowly.
     pair = jnp.arange(width, dtype=jnp.int32)
     base = lax.div(num_unseen, num_pairs)
     longer = num_unseen - base * num_pairs
-    start = pair * base + jnp.minimum(pair, longer)  # never beyond R: no overflow
+    start = pair * base + jnp.minimum(pair, longer)  # at most R: no overflow
     size = (base + (pair < longer)).astype(jnp.float32)
     bits = jax.random.bits(key, (width + 1,))
     # 24 bits, so that the product stays below `size`.
     uniform = (bits[1:] >> 8).astype(jnp.float32) * 2.0**-24
     drawn = start + (uniform * size).astype(jnp.int32)
-    # The remainder is uniform up to R / 2**32.
+    # The remainder is uniform up to an error of R / 2**32.
     offset = lax.rem(bits[0], num_unseen.astype(jnp.uint32)).astype(jnp.int32)
     rank = drawn + offset
     rank = jnp.where(rank >= num_unseen, rank - num_unseen, rank)

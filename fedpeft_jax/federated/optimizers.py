@@ -12,7 +12,7 @@ from fedpeft_jax.core.roles import PRIVATE, ROWS, SHARED
 
 Make = Callable[..., optax.GradientTransformation]
 
-# What an argument must be, beside a number.
+# The range of each argument, in words and as a check.
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "learning_rate": ("above 0 and finite", lambda x: 0 < x < math.inf),
     "momentum": ("at least 0 and below 1", lambda x: 0 <= x < 1),
@@ -24,7 +24,7 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 def _checked(make: Make) -> Make:
-    """Returns a factory that refuses arguments out of their range (InputError)."""
+    """Returns a factory that raises InputError for an argument out of its range."""
 
     @functools.wraps(make)
     def check(**arguments: Any) -> optax.GradientTransformation:
@@ -40,7 +40,13 @@ def _checked(make: Make) -> Make:
 
 
 def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransformation:
-    """Stochastic gradient descent; on the server, `sgd(1.0)` adds the plain mean.
+    """Returns gradient descent, with momentum if it is not zero.
+
+    On the server, `sgd(1.0)` adds the aggregate as it is.
+
+    Args:
+      learning_rate: size of the step, above 0.
+      momentum: decay rate of the momentum, in [0, 1).
 
     Example:
       >>> sgd(learning_rate=0.5).update(2.0, sgd(0.5).init(0.0))[0]
@@ -52,24 +58,75 @@ def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransforma
 def adam(
     learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba, ICLR 2015); on the server, FedAdam (Reddi et al., 2021)."""
+    """Returns Adam; on the server this is FedAdam.
+
+    Args:
+      learning_rate: size of the step, above 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: positive number that is added to the denominator.
+
+    Source:
+      Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015; Reddi et
+      al., Adaptive federated optimization, ICLR 2021, for the server.
+
+    Example:
+      >>> optimizer = adam(learning_rate=0.1)
+      >>> round(float(optimizer.update(2.0, optimizer.init(0.0))[0]), 4)
+      -0.1
+    """
     return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
 
 
 def adagrad(
     learning_rate: float, initial_accumulator_value: float = 0.1, eps: float = 1e-7
 ) -> optax.GradientTransformation:
-    """Adagrad (Duchi et al., JMLR 2011); on the server, FedAdagrad."""
+    """Returns Adagrad; on the server this is FedAdagrad.
+
+    Args:
+      learning_rate: size of the step, above 0.
+      initial_accumulator_value: initial sum of squares, at least 0.
+      eps: positive number that is added to the sum of squares.
+
+    Source:
+      Duchi, Hazan and Singer, Adaptive subgradient methods for online learning and
+      stochastic optimization, JMLR 2011; Reddi et al., Adaptive federated
+      optimization, ICLR 2021, for the server.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = adagrad(learning_rate=0.1)
+      >>> update, _ = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)))
+      >>> round(float(update), 4)
+      -0.0988
+    """
     return optax.adagrad(learning_rate, initial_accumulator_value, eps)
 
 
 def yogi(
     learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-3
 ) -> optax.GradientTransformation:
-    """Yogi (Zaheer et al., NeurIPS 2018); on the server, FedYogi.
+    """Returns Yogi; on the server this is FedYogi.
 
-    Its moments start at zero and not at optax's 1e-6, which would move every parameter
+    The moments start at zero and not at optax's 1e-6, which would move every parameter
     that has no gradient.
+
+    Args:
+      learning_rate: size of the step, above 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: rate of the additive change of the second moment, in [0, 1).
+      eps: positive number that is added to the denominator.
+
+    Source:
+      Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018; Reddi
+      et al., Adaptive federated optimization, ICLR 2021, for the server.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = yogi(learning_rate=0.1)
+      >>> update, _ = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)))
+      >>> round(float(update), 3)
+      -0.1
     """
     scale = optax.scale_by_yogi(b1, b2, eps, initial_accumulator_value=0.0)
     return optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
@@ -82,14 +139,18 @@ def by_role(
 ) -> optax.GradientTransformation:
     """Returns an optimizer of trees by role, `{'params': ..., 'rows': ..., ...}`.
 
-    On the server, the mean over a cohort dilutes a row by the share of the clients that
-    touch it, and no shared parameter, so that the two ask for steps of different sizes.
-    On a client, what is private takes part in few rounds and learns from one user.
+    On the server, the mean over a cohort scales the update of a row by the share of the
+    clients that touch the row, but it does not scale shared parameters in this way. The
+    two therefore need steps of different sizes. On a client, private parameters are
+    trained in few rounds and on the data of one client.
 
     Args:
-      shared: of the shared parameters.
-      rows: of the rows.
-      private: of the private parameters; None where there are none, on the server.
+      shared: optimizer of the shared parameters.
+      rows: optimizer of the rows.
+      private: optimizer of the private parameters; None on the server, which has none.
+
+    Returns:
+      An optimizer that applies each of these to the tree of its role.
 
     Example:
       >>> optimizer = by_role(sgd(1.0), sgd(5.0))
@@ -101,7 +162,8 @@ def by_role(
     return optax.partition(optimizers, lambda tree: {role: role for role in tree})
 
 
-# No weight decay among them: a row that a client did not touch must not move.
+# None of them has weight decay: a row that a client did not touch must not move.
 OPTIMIZERS: dict[str, Make] = {
     make.__name__: _checked(make) for make in (adagrad, adam, sgd, yogi)
 }
+"""Factories by the names that the optimizer settings take."""

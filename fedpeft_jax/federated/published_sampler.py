@@ -1,6 +1,6 @@
 """The sampler of the published evaluation, to reproduce it; every option is unsound.
 
-`docs/why-numbers-differ.md` says what each option is worth.
+`docs/why-numbers-differ.md` lists the effect of each option on the metrics.
 """
 
 import jax.numpy as jnp
@@ -29,17 +29,17 @@ def published_negatives(
     fixed: bool = False,
     exclude_held_out: bool = False,
 ) -> Sampler:
-    """Draws negatives as the published evaluation does.
+    """Returns the sampler that draws negatives as the published evaluation does.
 
     Args:
-      num_items: I.
+      num_items: I, the number of items.
       num_negatives: M, negatives per positive.
-      num_slots: negatives are drawn from the first so many items; 0 for all. The other
-        items are then never negatives.
-      fixed: whether a client draws its negatives once for all participations.
-      exclude_held_out: whether negatives are drawn outside the validation and test
-        items too. A device cannot know these, and an item that is never a negative
-        reveals that it is held out.
+      num_slots: negatives are drawn from the items `0..num_slots-1`; 0 for all items.
+        The other items are then never negatives.
+      fixed: whether a client draws its negatives once, for all participations.
+      exclude_held_out: whether the validation and test items are never negatives
+        either. A device cannot know these items, and the model would learn which items
+        are held out.
 
     Example:
       >>> items = np.array([2]), np.array([3])
@@ -89,7 +89,7 @@ def published_negatives(
 
 
 def _with_held_out(split: Split) -> Ragged:
-    """Each client's training, validation and test items, ascending."""
+    """Returns each client's training, validation and test items, ascending."""
     owners, items = [split.train.owners], [split.train.values]
     for held_out in (split.valid, split.test):
         clients = np.flatnonzero(held_out >= 0)

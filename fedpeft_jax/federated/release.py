@@ -1,8 +1,8 @@
 """Release: the stage between the sums over a cohort and the server's step.
 
-The server learns the sums and nothing else of a cohort. A release stage replaces them
-by what the server may see: this is where the noise of central differential privacy is
-added, once per round and to all of the sums, the reported loss included.
+The server learns only the sums of a cohort. A release stage replaces them by what the
+server may see. Central differential privacy adds its noise here, once per round and to
+all sums, that of the reported losses included.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.updates import Sums
 
 Figures = Mapping[str, Array]
-"""Scalars float32[] by name, which a stage reports for the output of the run."""
+"""Scalars float32[] by name that a stage reports for the output of the run."""
 
 
 class Cohort(NamedTuple):
-    """What a release stage knows of the clients behind the sums.
+    """What a release stage may use about the clients behind the sums.
 
     Attributes:
-      size: int32[], clients that took part.
+      size: int32[], the number of clients that took part.
       uniform_weights: whether the weight of every client is 1.
     """
 
@@ -35,27 +35,30 @@ class Release(NamedTuple):
     Attributes:
       init: `(server) -> state`, where `server` holds the server's variables
         `{'params': ..., 'rows': ...}`.
-      apply: `(Sums, state, Cohort, key) -> (Sums, state, figures)`.
+      apply: `(Sums, state, Cohort, key) -> (Sums, state, figures)`, once per round.
     """
 
     init: Callable[[PyTree], Any]
     apply: Callable[[Sums, Any, Cohort, Key], tuple[Sums, Any, Figures]]
 
 
-def identity() -> Release:
+def identity_release() -> Release:
     """Returns the stage that releases the sums as they are."""
     return Release(
         lambda server: (), lambda sums, state, cohort, key: (sums, state, {})
     )
 
 
-def chain(*stages: Release) -> Release:
+def chain_releases(*stages: Release) -> Release:
     """Returns a stage that applies the given stages in order.
 
-    Each stage has a key of its own. Figures of the same name are an error.
+    Each stage receives its own key. Two stages may not report figures of the same name.
+
+    Args:
+      *stages: any number of stages.
 
     Example:
-      >>> chain(identity(), identity()).init({})
+      >>> chain_releases(identity_release(), identity_release()).init({})
       ((), ())
     """
 
@@ -77,10 +80,18 @@ def chain(*stages: Release) -> Release:
 
 
 def merge_figures(first: Figures, second: Figures) -> dict[str, Array]:
-    """Returns the figures of two stages.
+    """Returns the figures of two stages together.
+
+    Args:
+      first: the figures of one stage, by name.
+      second: the figures of another stage, by name.
 
     Raises:
-      ValueError: if both report a figure of the same name.
+      ValueError: if both stages report a figure of the same name.
+
+    Example:
+      >>> merge_figures({"clipped": 0.5}, {"noise": 2.0})
+      {'clipped': 0.5, 'noise': 2.0}
     """
     if shared := first.keys() & second.keys():
         raise ValueError(f"two stages report a figure named {min(shared)!r}")

@@ -1,4 +1,4 @@
-"""One federated round, and many of them in one dispatch.
+"""One federated round, and many rounds in one dispatch.
 
 Read `_round` from top to bottom: the server sends its variables, every client of the
 cohort trains on its own data and sends its update, the updates add up, the sums are
@@ -25,17 +25,18 @@ from fedpeft_jax.federated.updates import Sum, Sums
 
 
 def make_run_rounds(algorithm: Algorithm, tiles: Tiles) -> jax.stages.Wrapped:
-    """Compiles rounds into one function, to be called chunk by chunk.
+    """Returns a function that runs a chunk of rounds in one dispatch.
 
     Args:
-      algorithm: what happens in a round.
-      tiles: the shapes that cohorts train in.
+      algorithm: everything that decides what happens in a round.
+      tiles: the shapes in which cohorts train.
 
     Returns:
-      A jitted `(state, frozen, store, client_ids int32[T, C], num_tiles int32[T, b],
-      num_rounds int32[]) -> (state, RoundReport)`, with the plan as `plan_cohorts`
-      makes it. The state is donated. Only the first `num_rounds` of the T planned
-      rounds run, so that one compilation serves chunks of every length.
+      A jitted function `(state, frozen, store, client_ids int32[T, C], num_tiles
+      int32[T, b], num_rounds int32[]) -> (state, RoundReport)`. `plan_cohorts` makes
+      `client_ids` and `num_tiles`. The state is donated. Only the first `num_rounds` of
+      the T planned rounds run, so that one compilation serves chunks of every length up
+      to T. A round with a non-finite update is the last one that runs.
     """
 
     def run(
@@ -95,7 +96,7 @@ def _round(
     received = download.decode(download.encode(server, download_key))
 
     def participate(client_id: Array, capacity: int) -> tuple[PyTree, PyTree, PyTree]:
-        """One client, from what it receives to what it sends, keeps and reports."""
+        """Returns what one client sends, what it keeps, and what it reports."""
         key = client_key(state.key, state.round, client_id)
         data = sampler.draw(state.key, state.round, client_id, store, capacity)
         update, private = train_client(
@@ -106,19 +107,19 @@ def _round(
             data,
             key,
         )
-        memory = gather_rows(state.upload, client_id)
+        upload_state = gather_rows(state.upload, client_id)
         upload_key = purpose_key(key, ClientPurpose.UPLOAD)
-        payload, memory, figures = upload.encode(update, memory, upload_key)
-        return payload, (private, memory), figures
+        payload, upload_state, figures = upload.encode(update, upload_state, upload_key)
+        return payload, (private, upload_state), figures
 
     def contribute(client_id: Array, payload: PyTree) -> Sums:
-        """What one client's payload adds to the sums on the server."""
+        """Returns what one client's payload adds to the sums on the server."""
         key = client_key(state.key, state.round, client_id)
         update = upload.decode(payload)
         return aggregator.map(update, purpose_key(key, ClientPurpose.AGGREGATE))
 
     def train_tile(carry: PyTree, first: Array, size: int, capacity: int) -> PyTree:
-        """The next `size` clients at once; places beyond the cohort stay empty."""
+        """Trains the next `size` clients at once; places after the cohort are empty."""
         sums, kept, figures = carry
         place = first + jnp.arange(size)
         nobody = store.train.num_rows
@@ -147,7 +148,7 @@ def _round(
                 lambda x: jnp.zeros((sampler.num_items, *x.shape[1:]), x.dtype),
                 sums.rows,
             ),
-            # Kept apart until the end, so that the loss does not depend on the tiles.
+            # One entry per client, so that the loss does not depend on the tiles.
             loss=jax.tree.map(per_client, sums.loss),
         ),
         *jax.tree.map(per_client, (kept, figures)),
@@ -183,11 +184,11 @@ def _round(
     )
     loss = mean_loss(sums.loss)
 
-    # A non-finite update is dropped where it is small, before it meets any table.
+    # A non-finite update is dropped here, where it is small, and not in the tables.
     finite = _all_finite((step, kept, loss))
     owners = jnp.where(finite, client_ids, store.train.num_rows)
     server = jax.tree.map(lambda p, s: p + jnp.where(finite, s, 0), server, step)
-    private, memory = jax.tree.map(
+    private, upload_state = jax.tree.map(
         lambda all_, own: all_.at[owners].set(own, mode="drop"),
         (state.private, state.upload),
         kept,
@@ -201,7 +202,7 @@ def _round(
         shared=server[SHARED],
         rows=server[ROWS],
         private=private,
-        upload=memory,
+        upload=upload_state,
         aggregator=aggregator_state,
         release=release_state,
         round=state.round + finite,
@@ -211,16 +212,24 @@ def _round(
 
 
 def mean_loss(total: Sum) -> Array:
-    """Returns the weighted mean of the reported losses, float32[]."""
+    """Returns the weighted mean of the reported losses, float32[].
+
+    Args:
+      total: the weighted sum of the losses and the sum of the weights, float32[] each.
+
+    Example:
+      >>> float(mean_loss(Sum(jnp.float32(6), jnp.float32(3))))
+      2.0
+    """
     assert total.weight is not None
     return total.value / jnp.where(total.weight > 0, total.weight, 1.0)
 
 
 def _add_clients(total: Array, values: Array) -> Array:
-    """`total + sum(values, axis=0)`, as a product.
+    """Returns `total + sum(values, axis=0)`, computed as a product.
 
-    A plain sum pulls the arithmetic of the local steps into its loop, which made rounds
-    of codebooks 4 times as long.
+    With a plain sum, XLA fuses the arithmetic of the local steps into the loop of the
+    sum, which made rounds with codebooks 4 times as long.
     """
     ones = jnp.ones(values.shape[0], values.dtype)
     return total + jnp.tensordot(ones, values, 1, precision="highest")

@@ -1,8 +1,8 @@
 """Samplers: what a client trains on in one participation.
 
 A sampler decides what a device stores, how a client draws its negatives, and how often
-each item is expected to be one. The engine knows nothing else of a protocol.
-`fresh_negatives` is the sound sampler and the default.
+each item is expected to be a negative. The engine depends on no other part of a
+protocol. `fresh_negatives` is the sound sampler and the default.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from fedpeft_jax.core.typing import Array, History, Key
 from fedpeft_jax.data import Split
 from fedpeft_jax.federated.negatives import Negatives, draw_negatives
 
-_HELD_OUT = 2  # the most items beside the positives that a sampler may leave out
+_HELD_OUT = 2  # the most items besides the positives that a sampler may exclude
 
 
 class ClientStore(NamedTuple):
     """What the clients hold, as device arrays.
 
     Attributes:
-      train: int32, each client's training items, ascending.
-      excluded: int32, each client's items that are never negatives, ascending; None
-        where these are its training items.
+      train: ragged int32, the training items of each client, ascending.
+      excluded: ragged int32, the items that are never negatives of each client,
+        ascending; None if these are its training items.
     """
 
     train: Ragged
@@ -34,15 +34,15 @@ class ClientStore(NamedTuple):
 
 
 class ClientData(NamedTuple):
-    """What one client trains on in one participation; slots index `item_ids`.
+    """What one client trains on in one participation.
 
-    The first N rows are the positives, the N x M after them the negatives' distinct
-    items, so `K = N (1 + M)`.
+    The first N rows are the positives, and the N x M rows after them are the distinct
+    items of the negatives, so `K = N (1 + M)`. A slot is an index into `item_ids`.
 
     Attributes:
-      item_ids: int32[K], distinct global ids, `num_items` on padding.
-      positives: int32[N], slots.
-      negatives: int32[N, M], slots.
+      item_ids: int32[K], distinct global ids; `num_items` on padding.
+      positives: int32[N], slots of the positives.
+      negatives: int32[N, M], slots of each positive's negatives.
       mask: bool[N], False on padding.
     """
 
@@ -61,16 +61,16 @@ class Sampler(NamedTuple):
     """How a client pairs its training items with negatives.
 
     Attributes:
-      num_items: I.
+      num_items: I, the number of items.
       num_negatives: M, negatives per positive.
-      make_store: `(split) -> ClientStore`.
-      draw: `(key, round, client_id, store, capacity) -> ClientData`: one client's rows
-        in one round. The key is the run's; a client id of U or more draws for an empty
-        place; the capacity N is static.
-      pair_scores: `(scores float32[K], data) -> (float32[N], float32[N, M])`: the
+      make_store: `(split) -> ClientStore`, what the devices store.
+      draw: `(key, round, client_id, store, capacity) -> ClientData`, the rows of one
+        client in one round. The key is the run's key for its rounds, a client id of U
+        or more stands for an empty place, and the capacity N is static.
+      pair_scores: `(scores float32[K], data) -> (float32[N], float32[N, M])`, the
         scores of the positives and of their negatives.
-      expected: `(split) -> float64[I]`: how often each item is a negative in one epoch
-        of all clients, expected.
+      expected: `(split) -> float64[I]`, how often each item is expected to be a
+        negative in one epoch of all clients.
     """
 
     num_items: int
@@ -82,12 +82,13 @@ class Sampler(NamedTuple):
 
 
 def fresh_negatives(num_items: int, num_negatives: int = 1) -> Sampler:
-    """Draws negatives for every participation anew, outside the training items.
+    """Returns the sampler that draws new negatives in every participation.
 
-    A device does not know its held-out items, so they may be drawn.
+    They are drawn uniformly from all items except the client's training items. A device
+    does not know its held-out items, so these may be drawn.
 
     Args:
-      num_items: I.
+      num_items: I, the number of items.
       num_negatives: M, negatives per positive.
 
     Example:
@@ -131,7 +132,13 @@ def fresh_negatives(num_items: int, num_negatives: int = 1) -> Sampler:
 
 
 def lay_out(positives: Array, count: Array, drawn: Negatives) -> ClientData:
-    """Returns a client's rows: its positives [N], then its negatives."""
+    """Returns the rows of a client: its positives, then its negatives.
+
+    Args:
+      positives: int32[N], the client's training items; `num_items` on padding.
+      count: int32[], the number of positives without padding.
+      drawn: the negatives that the client drew.
+    """
     index = jnp.arange(positives.shape[0], dtype=jnp.int32)
     return ClientData(
         item_ids=jnp.concatenate([positives, drawn.item_ids]),
@@ -142,18 +149,26 @@ def lay_out(positives: Array, count: Array, drawn: Negatives) -> ClientData:
 
 
 def pair_scores(scores: Array, data: ClientData, pool: int) -> tuple[Array, Array]:
-    """Arranges the scores of a client's rows by pairs.
+    """Returns the scores of a client's positives and of their negatives.
 
-    Where the pool is so large that no repeat can occur, every negative has its own row,
-    in order, and slicing avoids a gather and the scatter of its gradient.
+    If the pool is so large that no negative can repeat, every negative has its own row,
+    in order. A slice then avoids a gather, and the scatter of its gradient.
 
     Args:
-      scores: float32[K], one for each gathered row.
+      scores: float32[K], one score per gathered row.
       data: the client's slots.
       pool: the number of items that negatives are drawn from.
 
     Returns:
-      float32[N] scores of the positives and float32[N, M] of their negatives.
+      float32[N], the scores of the positives, and float32[N, M], those of their
+      negatives.
+
+    Example:
+      >>> slots = jnp.arange(2), jnp.array([[2], [3]])
+      >>> data = ClientData(jnp.array([7, 8, 0, 1]), *slots, jnp.ones(2, bool))
+      >>> positives, negatives = pair_scores(jnp.array([4.0, 3.0, 2.0, 1.0]), data, 9)
+      >>> positives.tolist(), negatives.tolist()
+      ([4.0, 3.0], [[2.0], [1.0]])
     """
     num_pairs, num_negatives = data.negatives.shape
     if num_pairs * (1 + num_negatives) + _HELD_OUT <= pool:
@@ -165,19 +180,25 @@ def pair_scores(scores: Array, data: ClientData, pool: int) -> tuple[Array, Arra
 def expected_negatives(
     excluded: Ragged, draws: np.ndarray, pool: int, num_items: int
 ) -> np.ndarray:
-    """Returns how often each item is drawn when clients draw uniformly.
+    """Returns how often each item is expected to be drawn, if draws are uniform.
 
     A client that draws n negatives from the R items of the pool that it does not
-    exclude draws each of them n / R times.
+    exclude draws each of these items n / R times in expectation.
 
     Args:
-      excluded: int32, each client's items that are never negatives.
-      draws: int[U], negatives that each client draws.
-      pool: negatives are drawn from the first so many items.
-      num_items: I.
+      excluded: ragged int32, the items that are never negatives of each client.
+      draws: int[U], the number of negatives that each client draws.
+      pool: negatives are drawn from the items `0..pool-1`.
+      num_items: I, the number of items.
 
     Returns:
-      float64[I].
+      float64[I], the expected number of draws of each item.
+
+    Example:
+      >>> excluded = Ragged.from_rows([[0, 1], [2]])
+      >>> draws = np.array([1, 2])
+      >>> expected_negatives(excluded, draws, pool=3, num_items=4).tolist()
+      [1.0, 1.0, 1.0, 0.0]
     """
     inside = excluded.values < pool
     owners, items = excluded.owners[inside], excluded.values[inside]

@@ -1,4 +1,4 @@
-"""Initial variables: the server's, every client's own, and what a new phase keeps."""
+"""Initial variables of the server and the clients, and what a new phase keeps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,15 +16,27 @@ from fedpeft_jax.federated.algorithm import Algorithm, RoundState
 def init_server(
     model: Backbone, key: Key, fitted: Mapping[str, PyTree] | None = None
 ) -> dict[str, PyTree]:
-    """Returns the variables that the server holds: shared, rows and frozen.
+    """Returns the initial variables of the server: shared, rows and frozen.
 
     Args:
       model: the recommender.
-      key: draws what is random.
-      fitted: values by collection, as `model.fit` returns them, that replace it.
+      key: random key of the initial values.
+      fitted: values by collection, as `fit_model` returns them, that replace random
+        initial values.
+
+    Returns:
+      The variables by collection; a collection without variables is an empty tree.
 
     Raises:
       ValueError: if a fitted value does not match a variable's shape.
+
+    Example:
+      >>> from fedpeft_jax.backbones import FedMF
+      >>> from fedpeft_jax.embeddings import ItemEmbedding
+      >>> model = FedMF(item_embedding=ItemEmbedding(num_items=5, features=2))
+      >>> server = init_server(model, jax.random.key(0))
+      >>> jax.tree.map(jnp.shape, server["rows"])
+      {'item_embedding': {'full': (5, 2)}}
     """
 
     @jax.jit
@@ -38,8 +50,10 @@ def init_server(
     for path, value in traverse_util.flatten_dict(dict(fitted or {})).items():
         if path not in flat or flat[path].shape != value.shape:
             found = flat[path].shape if path in flat else "no variable"
-            raise ValueError(f"fitted {path} {value.shape} meets {found}")
-        # A copy: the state that is made of it will be given away.
+            raise ValueError(
+                f"fitted {path} has shape {value.shape}, but the model has {found}"
+            )
+        # Copied, because the state that holds it will be donated.
         flat[path] = jnp.array(value, flat[path].dtype)
     return _with_all_roles(traverse_util.unflatten_dict(flat))
 
@@ -47,13 +61,26 @@ def init_server(
 def init_private(
     model: Backbone, key: Key, num_clients: int, server: Variables
 ) -> PyTree:
-    """Returns every client's private parameters, arrays [U, ...].
+    """Returns the initial private parameters of all clients, arrays [U, ...].
 
     Args:
-      model: its `private_init` says whether clients start alike.
-      key: folded with the client's id where they do not.
-      num_clients: U.
-      server: the server's variables; of per-item tables one row is enough.
+      model: the recommender; its `private_init` decides whether all clients start with
+        the same values.
+      key: random key of the initial values, folded with the client's id if clients
+        start with different values.
+      num_clients: U, the number of clients.
+      server: the server's variables; one row of each per-item table is enough.
+
+    Returns:
+      The private parameters, a tree of arrays [U, ...].
+
+    Example:
+      >>> from fedpeft_jax.backbones import FedMF
+      >>> from fedpeft_jax.embeddings import ItemEmbedding
+      >>> model = FedMF(item_embedding=ItemEmbedding(num_items=5, features=2))
+      >>> server = init_server(model, jax.random.key(0))
+      >>> jax.tree.map(jnp.shape, init_private(model, jax.random.key(1), 3, server))
+      {'user': (3, 2)}
     """
     rows = select(server, (ROWS, FROZEN))
     held = {
@@ -81,10 +108,17 @@ def init_private(
 
 
 def keep_surviving(new: Variables, old: Variables) -> dict[str, Any]:
-    """Returns the server's new variables with the values that the old ones have.
+    """Returns the server's new variables with the values of the old ones that survive.
 
-    Variables are matched by path and shape, whatever their role: that is how the table
-    that the warm-up trained becomes the frozen one.
+    A variable survives if it has the same path and shape in both, whatever its role. In
+    this way the table that the warm-up trained becomes the frozen table.
+
+    Args:
+      new: the variables of the phase that begins, by collection.
+      old: the variables of the phase that ends, by collection.
+
+    Returns:
+      The server's variables by collection.
 
     Example:
       >>> kept = keep_surviving(
@@ -114,8 +148,15 @@ def make_state(
     """Returns the state before a phase's first round.
 
     The states of the server optimizers, of the upload pipelines and of the release
-    stage start anew. The first call of `run_rounds` donates the state: the arrays of
-    `server` and `private` are deleted with it, the key is a copy.
+    stage start anew. The first call of `run_rounds` donates the state, which deletes
+    the arrays of `server` and `private`; the key is copied.
+
+    Args:
+      server: the server's variables by collection.
+      private: the private parameters of all clients, arrays [U, ...].
+      algorithm: everything that decides what happens in a round.
+      key: the run's key for its rounds.
+      round_: index of the phase's first round.
     """
     sent = select(server, SENT)
     own = jax.tree.leaves(private)
@@ -136,7 +177,7 @@ def make_state(
 
 
 def _one_item() -> History:
-    """A history of one item, to initialise a model with."""
+    """Returns a history of one item, to initialise a model with."""
     return History(jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
 
 

@@ -1,7 +1,7 @@
 """What a client returns, and the sums over clients that the server learns.
 
-The server never handles one client's update for its own sake: updates become sums, and
-sums add over clients, tiles and devices.
+The server never uses the update of one client alone. Updates are mapped to sums, and
+sums are added over clients, tiles and devices.
 """
 
 from typing import NamedTuple
@@ -14,19 +14,20 @@ from fedpeft_jax.core.typing import Array, PyTree
 
 
 class ClientUpdate(NamedTuple):
-    """All that leaves a client.
+    """Everything that leaves a client.
 
-    Inside an upload pipeline `shared` and `rows` may be any trees: they are what is
-    sent, and their size is what is counted.
+    Inside an upload pipeline `shared` and `rows` may be any trees. They are what is
+    sent, and their size is counted.
 
     Attributes:
-      shared: after - before of the shared parameters.
-      rows: after - before of the gathered rows, arrays [K, ...]. On the wire the rows
-        are dense, [I, ...], with zeros for the items that the client did not gather.
-      item_ids: int32[K], which items the rows are; `num_items` on padding. The
-        simulator needs them; they are not sent.
+      shared: the update, after - before, of the shared parameters.
+      rows: the update, after - before, of the gathered rows, arrays [K, ...]. A real
+        client sends dense rows [I, ...], with zeros for the items that it did not
+        gather.
+      item_ids: int32[K], the item of each gathered row; `num_items` on padding. The
+        simulation needs these ids; they are not sent.
       weight: float32[], the client's weight in means; 0 for an empty place.
-      loss: float32[], the training loss averaged over the local steps.
+      loss: float32[], the training loss, averaged over the local steps.
     """
 
     shared: PyTree
@@ -41,8 +42,8 @@ class Sum(NamedTuple):
 
     Attributes:
       value: a tree of arrays.
-      weight: float32 array that broadcasts against them from the left, or None where
-        the weight of another part counts.
+      weight: float32 array whose axes are the leading axes of the values; None if the
+        weight of another sum applies.
     """
 
     value: PyTree
@@ -53,11 +54,11 @@ class Sums(NamedTuple):
     """Everything that the server learns from a cohort.
 
     Attributes:
-      shared: of the shared parameters, with the total weight float32[].
-      rows: of the rows. An aggregator's `map` returns arrays [K, ...], one entry for
-        each gathered row, and its `apply` receives arrays [I, ...], added up by item. A
-        weight, if there is one, is float32[K] and float32[I].
-      loss: of the reported training losses, float32[] each.
+      shared: sum of the updates of the shared parameters, with weight float32[].
+      rows: sum of the updates of the rows. An aggregator's `map` returns arrays
+        [K, ...], one entry per gathered row, and its `apply` receives arrays [I, ...],
+        added by item. The weight, if there is one, is float32[K] or float32[I].
+      loss: sum of the reported training losses; value and weight are float32[].
     """
 
     shared: Sum
@@ -66,14 +67,18 @@ class Sums(NamedTuple):
 
 
 def dense_update(server: PyTree, num_items: int) -> ClientUpdate:
-    """Returns an update of zeros with every row, as it is on the wire.
+    """Returns an update of zeros that holds every row, as a real client sends it.
 
-    Call it under `jax.eval_shape`, or within a function that is being traced, where no
-    array is made.
+    Call it under `jax.eval_shape` or in a traced function, where no array is made.
 
     Args:
       server: the server's variables `{'params': ..., 'rows': ...}`.
-      num_items: I.
+      num_items: I, the number of items.
+
+    Example:
+      >>> server = {"params": {}, "rows": {"A": jnp.ones((3, 4))}}
+      >>> jax.eval_shape(lambda: dense_update(server, num_items=3)).rows["A"].shape
+      (3, 4)
     """
     zeros = jax.tree.map(jnp.zeros_like, server)
     ids = jnp.arange(num_items, dtype=jnp.int32)

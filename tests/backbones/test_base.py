@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.backbones import BACKBONES, FedMF
+from fedpeft_jax.backbones import BACKBONES, FedMF, fit_model
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import History
 from fedpeft_jax.embeddings import ItemEmbedding, ItemFeatures, LoRA
@@ -26,10 +26,9 @@ def test_suggestions_are_typed(name):
 
 def test_fit_is_the_embeddings_fit_under_its_name():
     latents = np.arange(6.0).reshape(3, 2)
-    values = FedMF(item_embedding=ItemEmbedding(3, 2, "frozen", Codes)).fit(
-        jax.random.key(0), ItemFeatures(None, latents, latents)
-    )
-    values, figures = values
+    model = FedMF(item_embedding=ItemEmbedding(3, 2, "frozen", Codes))
+    features = ItemFeatures(None, latents, latents)
+    values, figures = fit_model(model, jax.random.key(0), features)
     assert figures == {"codes_used": 3}
     assert set(values) == {"frozen", "params"}
     for tree in values.values():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.backbones import FedPerGNN
+from fedpeft_jax.backbones import FedPerGNN, fit_model
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import History
 from fedpeft_jax.embeddings import Hash, ItemEmbedding, ItemFeatures
@@ -38,7 +38,7 @@ def test_fedpergnn_propagates_as_lightgcn_does_on_the_whole_graph(normalization,
         item_embedding=ItemEmbedding(5, 4, "frozen"), normalization=normalization
     )
     features = ItemFeatures(table=items, degrees=DEGREES)
-    values, _ = model.fit(jax.random.key(0), features)
+    values, _ = fit_model(model, jax.random.key(0), features)
     assert ("degrees" in values["frozen"]) == (normalization == "symmetric")
     own = [item for who, item in GRAPH if who == user]
     # Padding is some item, and does not count.
@@ -77,7 +77,7 @@ def test_fedpergnn_refuses_what_a_client_cannot_see(settings, message):
 def test_degrees_are_frozen_and_meet_those_of_the_embedding():
     model = FedPerGNN(item_embedding=ItemEmbedding(5, 4, "frozen", Hash))
     features = ItemFeatures(table=np.zeros((5, 4)), degrees=DEGREES)
-    values, figures = model.fit(jax.random.key(0), features)
+    values, figures = fit_model(model, jax.random.key(0), features)
     assert set(values["frozen"]) == {"item_embedding", "degrees"}
     assert set(values["frozen"]["item_embedding"]) == {"full", "compressed"}
     np.testing.assert_array_equal(values["frozen"]["degrees"], DEGREES)

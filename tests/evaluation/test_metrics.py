@@ -174,8 +174,8 @@ def test_narrow_integers_do_not_overflow():
         (lambda: metrics.hit_rate([-1], [0], 1), "above must hold integers"),
         (lambda: metrics.mrr([0], [-1]), "ties must hold integers"),
         (lambda: metrics.mrr([0.5], [0]), "above must hold integers"),
-        (lambda: metrics.mrr([0, 1], [0]), "one count per user"),
-        (lambda: metrics.summarize(([], [])), "no user"),
+        (lambda: metrics.mrr([0, 1], [0]), "one count per client"),
+        (lambda: metrics.summarize(([], [])), "no client"),
     ],
 )
 def test_bad_input(call, message):

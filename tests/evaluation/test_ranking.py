@@ -11,15 +11,13 @@ import pytest
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import Split
-from fedpeft_jax.evaluation.ranking import (
-    RANKINGS,
-    TARGETS,
-    Evaluator,
+from fedpeft_jax.evaluation.comparisons import (
     compare_with_candidates,
     compare_with_catalogue,
     length_classes,
     read_histories,
 )
+from fedpeft_jax.evaluation.ranking import RANKINGS, TARGETS, Evaluator
 
 
 def make_split(trains, valid, test, num_items):

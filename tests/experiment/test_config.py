@@ -141,7 +141,7 @@ def test_an_unknown_name_is_an_error_with_a_hint(name, hint):
         ),
         (
             {"text_embeddings": "x.npz", "full_init": "random"},
-            "`text_embeddings=x.npz` has no effect with `full=frozen` and `full_init=random`",
+            "`text_embeddings=x.npz` .* with `full=frozen` and `full_init=random`",
         ),
         (
             {"text_embeddings": "x.npz", "full": "none"},
@@ -151,6 +151,14 @@ def test_an_unknown_name_is_an_error_with_a_hint(name, hint):
         ({"proximal": -0.1}, "`proximal=-0.1` must be at least 0"),
         ({"time_cut": 1.0}, "`time_cut=1.0` must be above 0 and below 1"),
         ({"valid_items": 2}, "`valid_items=2` must be at least 0 and at most 1"),
+        (
+            {"baselines": "random,oracle"},
+            "`baselines`: 'oracle' is not known: use some of most_popular",
+        ),
+        (
+            {"early_stopping_rounds": 9, "valid_items": 0},
+            "`early_stopping_rounds=9` needs validation items: set `valid_items=1`",
+        ),
         ({"upload": "identity, int3"}, "unknown upload 'int3': use one of"),
         ({"upload": "clip_by_norm"}, "upload 'clip_by_norm' needs 'max_norm'"),
         ({"upload": "clip_by_norm(max_norm=0.0)"}, "max_norm must be above 0"),

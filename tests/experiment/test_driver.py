@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.core.errors import DivergedError, InputError
+from fedpeft_jax.data import from_frame
 from fedpeft_jax.experiment import (
     Reporter,
     RunFolder,
@@ -121,7 +122,7 @@ def test_the_summary_holds_what_tools_rely_on():
 
 
 def test_bytes_by_hand():
-    """6 clients a round, 2 warm-up and 4 PEFT rounds, both ways, and the table once."""
+    """6 clients per round, 2 + 4 rounds of two phases, both ways; the table once."""
     sent, config = finished().summary["communication"], configure(**SETTINGS)
     table, lora = 4 * NUM_ITEMS * FEATURES, 4 * 4 * (NUM_ITEMS + FEATURES)
     assert sent["uplink_bytes_per_client_round"] == {"warm_up": table, "peft": lora}
@@ -277,6 +278,19 @@ def test_one_program_per_model_however_often_it_is_validated(monkeypatch):
         run(configure(**{**SETTINGS, "eval_every": eval_every, "loss": "counted"}))
         counts.append(counted.traces)
     assert counts[0] == counts[1] > 0
+
+
+def test_a_data_set_in_memory_replaces_the_one_that_is_named():
+    rng = np.random.default_rng(0)
+    rows = [(u, i, t) for u in range(20) for t, i in enumerate(rng.permutation(12)[:6])]
+    data = from_frame(np.array(rows), name="mine")
+    settings = {**SETTINGS, "dataset": "table", "full_init": "random"}
+    config = configure(**settings, cohort_size=6)
+    summary = run(config, dataset=data).summary
+    assert summary["dataset"]["name"] == "mine"
+    assert (summary["dataset"]["users"], summary["dataset"]["items"]) == (20, 12)
+    with pytest.raises(InputError, match="`interactions=FILE`"):
+        run(config)
 
 
 # Phases of another kind

@@ -168,5 +168,5 @@ def test_the_table():
     assert "best validation NDCG@10 0.3500, at round 8" in text
     assert "each way: warm-up 76.8 KB, peft 10.1 KB" in text
     assert "15.4 % of the full table's 15.4 GB" in text
-    assert "pretraining 1.0 s, compilation 2.0 s, rounds 3.0 s (4.0 a second)" in text
+    assert "pretraining 1.0 s, compilation 2.0 s, rounds 3.0 s (4.0 per second)" in text
     assert "peak memory 123 MB" in text

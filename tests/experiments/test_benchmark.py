@@ -58,7 +58,7 @@ def test_writes_every_field(benchmark, tmp_path, capsys, setting, aggregator):
     assert {"dataset", "train_pairs", "tiles", "device"} <= set(result)
     printed = capsys.readouterr().out
     assert setting in printed
-    assert "ms a round" in printed
+    assert "ms per round" in printed
 
 
 @pytest.mark.parametrize(

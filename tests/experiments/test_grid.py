@@ -91,7 +91,7 @@ def test_the_file_of_embeddings_is_for_rows_that_read_it():
     settings = dict.fromkeys(FIELDS) | SETTINGS | {"text_embeddings": "x.npz"}
     settings.update(warm_up_rounds=None, rounds=30)
     rows = [module.read_row(row, settings) for row in module.REFERENCES]
-    read = [cli.config_beside_others(row).text.text_embeddings for row in rows]
+    read = [cli.configure_row(row).text.text_embeddings for row in rows]
     assert read == ["x.npz", "x.npz", None, "x.npz", "x.npz"]
     with pytest.raises(InputError):
         configure(**{**settings, "full_init": "random", "embedding": "none"})
@@ -108,5 +108,6 @@ def test_rows_of_the_grids_are_settings(path):
     rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
     assert len(rows) > 2
     for row in rows:
-        config = configure(**module.read_row(row, settings))
-        assert config != configure() or row == "split=time"
+        given = module.read_row(row, settings)
+        configure(**given)
+        assert given != settings or row == "split=time"

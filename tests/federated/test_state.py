@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from fedpeft_jax.backbones import fit_model
 from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED
 from fedpeft_jax.embeddings import ItemFeatures
 from fedpeft_jax.federated import (
@@ -50,7 +51,7 @@ def test_the_server_holds_all_roles_but_private():
 def test_fitted_values_replace_random_ones(full):
     model = make_model(NUM_ITEMS, full, "lora(rank=2)")
     latents = np.random.default_rng(0).normal(size=(NUM_ITEMS, 4)).astype(np.float32)
-    fitted = model.fit(jax.random.key(0), ItemFeatures(table=latents)).values
+    fitted = fit_model(model, jax.random.key(0), ItemFeatures(table=latents)).values
     server = init_server(model, jax.random.key(1), fitted)
     role = ROWS if full == "trained" else FROZEN
     np.testing.assert_array_equal(table_of(server, role), latents)

@@ -18,11 +18,13 @@ UPLOADS: dict[str, Callable[..., Upload]] = {
     "bfloat16": bfloat16_upload,
     "clip_by_norm": clip_by_norm,
 }
+"""Factories by the names that the setting `upload` takes."""
 
 DOWNLOADS: dict[str, Callable[..., Download]] = {
     "identity": identity_download,
     "bfloat16": bfloat16_download,
 }
+"""Factories by the names that the setting `download` takes."""
 
 __all__ = [
     "DOWNLOADS",

@@ -1,12 +1,13 @@
-"""What travels between server and clients: stages that encode and decode it.
+"""Upload and download pipelines: stages that encode and decode what is sent.
 
 An `Upload` encodes the update of one client; a `Download` encodes what the server sends
-to every client of a round. Stages chain as optax transforms do: `chain_uploads(clip,
-bfloat16)` clips first, and the payload of the last stage is what is sent. Its size is
-the number of bytes that a run reports.
+to every client of a round. Stages can be chained like optax transforms:
+`chain_uploads(clip, bfloat16)` clips first, and the payload of the last stage is what
+is sent. Its size is the number of bytes that a run reports.
 
-A stage sees the gathered rows of a client, and on the wire rows are dense. A stage
-therefore treats each row alike wherever it lies, and encodes a row of zeros as zeros.
+In the simulation a stage receives the rows that a client gathered, whereas a real
+client sends dense rows. A stage must therefore encode a row in the same way at every
+position, and encode a row of zeros as zeros.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,9 @@ class Upload(NamedTuple):
     """How a client sends its update.
 
     Attributes:
-      init: `(received) -> state` of one client, where `received` holds the variables
-        `{'params': ..., 'rows': ...}`. The client keeps the state beside its private
-        parameters; it never travels.
+      init: `(received) -> state`, the initial state of one client, where `received`
+        holds the variables `{'params': ..., 'rows': ...}`. The client keeps the state
+        with its private parameters, and never sends it.
       encode: `(update, state, key) -> (payload, state, figures)`. The payload is a
         `ClientUpdate` whose `shared` and `rows` are what is sent. The figures are
         scalars float32[] by name; a run reports their mean over the cohort.
@@ -66,7 +67,10 @@ def identity_download() -> Download:
 def chain_uploads(*stages: Upload) -> Upload:
     """Returns an upload that encodes by the given stages in order.
 
-    Each stage has a key of its own. Figures of the same name are an error.
+    Each stage receives its own key. Two stages may not report figures of the same name.
+
+    Args:
+      *stages: at least one stage.
 
     Example:
       >>> chain_uploads(identity_upload(), identity_upload()).init({})
@@ -98,7 +102,18 @@ def chain_uploads(*stages: Upload) -> Upload:
 
 
 def chain_downloads(*stages: Download) -> Download:
-    """Returns a download that encodes by the given stages in order."""
+    """Returns a download that encodes by the given stages in order.
+
+    Each stage receives its own key.
+
+    Args:
+      *stages: at least one stage.
+
+    Example:
+      >>> both = chain_downloads(identity_download(), identity_download())
+      >>> both.decode(both.encode({"params": 2.0}, jax.random.key(0)))
+      {'params': 2.0}
+    """
     if len(stages) == 1:
         return stages[0]
 

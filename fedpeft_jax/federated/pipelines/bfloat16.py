@@ -1,4 +1,4 @@
-"""bfloat16: half the bytes, with the range of float32 and 8 bits of precision.
+"""Stages that send bfloat16: half the bytes, float32's range, 8 bits of precision.
 
 Kalamkar et al., A study of BFLOAT16 for deep learning training, arXiv 1905.12322.
 """
@@ -11,7 +11,7 @@ from fedpeft_jax.federated.pipelines.base import Download, Upload
 
 
 def bfloat16_upload() -> Upload:
-    """Sends an update in bfloat16, rounded to nearest.
+    """Returns the stage that sends an update in bfloat16, rounded to nearest.
 
     Example:
       >>> from fedpeft_jax.federated.updates import ClientUpdate
@@ -35,7 +35,15 @@ def bfloat16_upload() -> Upload:
 
 
 def bfloat16_download() -> Download:
-    """Sends the server's variables in bfloat16, rounded to nearest."""
+    """Returns the stage that sends the server's variables in bfloat16.
+
+    Values are rounded to nearest.
+
+    Example:
+      >>> payload = bfloat16_download().encode({"params": jnp.ones(2)}, None)
+      >>> payload["params"].dtype.name
+      'bfloat16'
+    """
     return Download(lambda server, key: _narrow(server), _widen)
 
 
@@ -48,5 +56,5 @@ def _widen(tree: PyTree) -> PyTree:
 
 
 def _cast(tree: PyTree, old: type, new: type) -> PyTree:
-    """The tree with its arrays of one type in another; others stay as they are."""
+    """Returns the tree with its arrays of type `old` cast to `new`."""
     return jax.tree.map(lambda x: x.astype(new) if x.dtype == old else x, tree)

@@ -1,4 +1,4 @@
-"""Clipping: bounds how far one client can move the server.
+"""Clipping by norm: it bounds how far one client can move the server's variables.
 
 McMahan et al., Learning differentially private recurrent language models, ICLR 2018,
 algorithm 1 (flat clipping).
@@ -16,15 +16,15 @@ from fedpeft_jax.federated.updates import ClientUpdate
 
 
 def clip_by_norm(max_norm: float) -> Upload:
-    r"""Scales an update down to an L2 norm of at most `max_norm`.
+    r"""Returns the stage that scales an update to an L2 norm of at most `max_norm`.
 
     .. math:: \Delta_c \min(1, C / \lVert \Delta_c \rVert_2)
 
-    over shared parameters and rows together. Reports `clipped`, the share of the
-    clients whose update was longer.
+    The norm is that of shared parameters and rows together. The stage reports
+    `clipped`, the share of the clients whose update had a larger norm.
 
     Args:
-      max_norm: C, above 0.
+      max_norm: C, the largest norm, above 0.
 
     Raises:
       InputError: if `max_norm` is not above 0.
@@ -44,7 +44,7 @@ def clip_by_norm(max_norm: float) -> Upload:
         del key
         sent = (update.shared, update.rows)
         norm = optax.tree.norm(sent)
-        # An update of zero has no direction: the quotient is infinite, the factor 1.
+        # For an update of zero the quotient is infinite, and the factor is 1.
         factor = jnp.minimum(1.0, max_norm / norm)
         shared, rows = jax.tree.map(lambda x: x * factor, sent)
         figures = {"clipped": (norm > max_norm).astype(jnp.float32)}

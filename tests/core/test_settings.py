@@ -1,0 +1,43 @@
+"""Settings check themselves against their words and bounds."""
+
+import dataclasses
+import math
+
+import pytest
+
+from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.settings import check_fields, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy:
+    word: str = setting("a", "a word", choices=("a", "b"))
+    share: float = setting(0.5, "a share", above=0, most=1)
+    count: int = setting(1, "a count", least=1, below=10)
+    open: float | None = setting(None, "any number")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"share": 1}, {"count": 9}, {"word": "b"}, {"open": -1e9}, {"count": None}],
+)
+def test_what_is_allowed(given):
+    check_fields(Toy(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"word": "c"}, "`word='c'` is not known: use one of a, b"),
+        ({"share": 0.0}, "`share=0.0` must be above 0 and at most 1"),
+        ({"share": 1.1}, "`share=1.1` must be above 0 and at most 1"),
+        ({"count": 0}, "`count=0` must be at least 1 and below 10"),
+        ({"count": 10}, "`count=10` must be at least 1 and below 10"),
+        ({"share": math.nan}, "`share=nan` must be a finite number"),
+        ({"open": math.inf}, "`open=inf` must be a finite number"),
+    ],
+)
+def test_what_is_refused(given, message):
+    with pytest.raises(InputError) as caught:
+        check_fields(Toy(**given))
+    assert str(caught.value) == message
