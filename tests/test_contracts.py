@@ -136,7 +136,7 @@ class Case:
     """One recommender on one item embedding, and rounds of it."""
 
     def __init__(self, loss, backbone, full, embedding):
-        # Three negatives a positive, and the toy aggregator brings two statistics.
+        # Three negatives per positive, and the toy aggregator brings two sums.
         loss = resolve(loss, LOSSES, "loss")()
         aggregator = resolve("toy_second_moment", AGGREGATORS, "aggregator")()
         self.model = make_model(NUM_ITEMS, full, embedding, backbone, FEATURES)
@@ -144,7 +144,7 @@ class Case:
             ENCODINGS.astype(np.float32),
             LATENTS.astype(np.float32),
             LATENTS.astype(np.float32),
-            np.bincount(SPLIT.train, minlength=NUM_ITEMS),
+            np.bincount(SPLIT.train.values, minlength=NUM_ITEMS),
         )
         self.fitted = fit_model(self.model, jax.random.key(3), features).values
         self.server = init_server(self.model, jax.random.key(0), self.fitted)

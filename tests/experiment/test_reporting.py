@@ -55,6 +55,7 @@ def summary(full="frozen", embedding="lora(rank=4)", value=0.6, **more):
         "baselines": {"most_popular": {"test": metrics(0.4), "valid": metrics(0.8)}},
         "communication": {
             "uplink_bytes_per_client_round": {"warm_up": 76_800, "peft": 10_112},
+            "downlink_bytes_per_client_round": {"warm_up": 76_800, "peft": 10_112},
             "total_bytes": 2_370_000_000,
             "one_time_bytes": 76_800_000,
             "fraction_of_full": 0.154,
