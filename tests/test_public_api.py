@@ -10,6 +10,7 @@ import pytest
 
 import fedpeft_jax
 from fedpeft_jax.embeddings import EMBEDDINGS
+from fedpeft_jax.federated import UPLOADS
 from tests.helpers import ROOT
 from tests.small_runs import FEATURES, NUM_ITEMS, finish, small_runs
 
@@ -70,14 +71,20 @@ def test_the_readmes_python_compiles():
         compile(block, "README.md", "exec")
 
 
-def test_the_readmes_embedding_runs(tmp_path, monkeypatch):
-    """As the README says: one file, one line in the registry, one flag."""
-    (block,) = re.findall(r"```python\n# (\S+direction\.py)\n(.*?)```", README, re.S)
-    path, code = tmp_path / "direction.py", block[1]
-    path.write_text(code)
-    spec = importlib.util.spec_from_file_location("direction", path)
+def readme_module(name, folder):
+    """The module of a README block whose first line is the path of NAME.py."""
+    (block,) = re.findall(rf"```python\n# \S+{name}\.py\n(.*?)```", README, re.S)
+    path = folder / f"{name}.py"
+    path.write_text(block)
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readmes_embedding_runs(tmp_path, monkeypatch):
+    """As the README says: one file, one line in the registry, one flag."""
+    module = readme_module("direction", tmp_path)
     monkeypatch.setitem(EMBEDDINGS, "direction", module.Direction)
     with small_runs():
         run = finish(tmp_path / "run", embedding="direction")
@@ -85,3 +92,14 @@ def test_the_readmes_embedding_runs(tmp_path, monkeypatch):
     assert sent["peft"] == 4 * (NUM_ITEMS + FEATURES)
     compressed = {**run.variables["params"], **run.variables["rows"]}
     assert any(np.any(leaf) for leaf in jax.tree.leaves(compressed))
+
+
+def test_the_readmes_upload_stage_runs(tmp_path, monkeypatch):
+    module = readme_module("float16", tmp_path)
+    monkeypatch.setitem(UPLOADS, "float16", module.float16)
+    with small_runs():
+        run = finish(tmp_path / "run", upload="float16", rounds=2)
+    sent = run.summary["communication"]
+    assert sent["uplink_bytes_per_client_round"] == {
+        name: size / 2 for name, size in sent["downlink_bytes_per_client_round"].items()
+    }
