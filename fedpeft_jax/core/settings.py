@@ -6,9 +6,18 @@ flags; a Python user reads them as they are.
 
 import dataclasses
 import math
+import types
+import typing
 from typing import Any, NamedTuple
 
 from fedpeft_jax.core.errors import InputError
+
+_WORDS: dict[type, str] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "True or False",
+}
 
 
 class Suggestions(NamedTuple):
@@ -74,10 +83,13 @@ def setting(
 
 
 def check_fields(settings: Any) -> None:
-    """Checks every field of a settings dataclass against its choices and its bounds.
+    """Checks every field of a settings dataclass: type, choices and bounds.
+
+    A whole number is a valid value of a setting of type float. None is not checked.
 
     Raises:
-      InputError: for a word that is not known, or a number that is out of bounds.
+      InputError: for a value of another type than the field's, a word that is not
+        known, or a number that is out of bounds.
 
     Example:
       >>> @dataclasses.dataclass(frozen=True)
@@ -92,6 +104,9 @@ def check_fields(settings: Any) -> None:
         value = getattr(settings, field.name)
         if value is None:
             continue
+        kind, words = _kind(field)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise InputError(f"`{field.name}={value!r}` must be {words}")
         choices, bounds = field.metadata["choices"], field.metadata["bounds"]
         if choices and value not in choices:
             raise InputError(
@@ -103,3 +118,10 @@ def check_fields(settings: Any) -> None:
         if not all(holds(value, bound) for _, bound, holds in bounds):
             needs = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
             raise InputError(f"`{field.name}={value}` must be {needs}")
+
+
+def _kind(field: dataclasses.Field[Any]) -> tuple[type, str]:
+    """The type of a field, without None, and the words for it."""
+    options = typing.get_args(field.type) or (field.type,)
+    kind = next(option for option in options if option is not types.NoneType)
+    return kind, _WORDS[kind]

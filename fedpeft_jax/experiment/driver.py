@@ -22,7 +22,7 @@ from fedpeft_jax.experiment.communication import (
 )
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
-from fedpeft_jax.experiment.phases import Phase, make_phases, start
+from fedpeft_jax.experiment.phases import Phase, check_phases, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.protocol import unsound_choices
 from fedpeft_jax.experiment.recorder import Recorder
@@ -101,6 +101,7 @@ def run(
         recorder.reporter.note(f"unsound protocol: {choice}")
     with recorder.time("pretrain_s"):
         planned = phases(config, prepared)
+    check_phases(planned, config.run.rounds)
 
     clients = make_clients(config, prepared.split)
     evaluator = Evaluator(prepared.split, prepared.candidates)
@@ -108,8 +109,6 @@ def run(
     traffic: list[PhaseTraffic] = []
     state = start(config.run.seed, planned, prepared.split.num_clients)
     for index, phase in enumerate(planned):
-        embedding = config.model.embedding.partition("(")[0]
-        recorder.reporter.figures(embedding, phase.fitted.figures)
         state = phase.enter(state)._replace(phase=np.int64(index))
         traffic.append(
             measure_traffic(
@@ -118,6 +117,8 @@ def run(
         )
         key = (id(phase.model), id(phase.algorithm))
         if key not in programs:
+            embedding = config.model.embedding.partition("(")[0]
+            recorder.reporter.figures(embedding, phase.fitted.figures)
             program = make_program(phase.model, phase.algorithm, clients)
             with recorder.time("compile_s"):
                 programs[key] = compile_rounds(program, state)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fedpeft_jax.backbones import Backbone, fit_model
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
 from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.embeddings import Fitted
@@ -119,6 +120,24 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
     return first_state(
         rounds, server[FROZEN], num_phases=len(phases), num_clients=num_clients
     )
+
+
+def check_phases(phases: list[Phase], rounds: int) -> None:
+    """Checks that phases follow each other and fill a run.
+
+    Args:
+      phases: all phases of the run.
+      rounds: the number of rounds of the run.
+
+    Raises:
+      InputError: if the stops do not ascend, or the last one is not `rounds`.
+    """
+    stops = [phase.stop for phase in phases]
+    if not stops or stops != sorted(set(stops)) or stops[-1] != rounds:
+        raise InputError(
+            f"the phases stop at rounds {stops}: let the stops ascend, and the last "
+            f"one be `rounds={rounds}`"
+        )
 
 
 def as_it_is(state: RunState) -> RunState:

@@ -34,6 +34,11 @@ def test_what_is_allowed(given):
         ({"count": 0}, "`count=0` must be at least 1 and below 10"),
         ({"count": 10}, "`count=10` must be at least 1 and below 10"),
         ({"share": math.nan}, "`share=nan` must be a finite number"),
+        ({"count": "3"}, "`count='3'` must be an integer"),
+        ({"count": 2.0}, "`count=2.0` must be an integer"),
+        ({"count": True}, "`count=True` must be an integer"),
+        ({"share": "half"}, "`share='half'` must be a number"),
+        ({"word": 1}, "`word=1` must be a string"),
         ({"open": math.inf}, "`open=inf` must be a finite number"),
     ],
 )

@@ -325,8 +325,18 @@ def test_a_new_phase_is_one_function():
     assert [phase["rounds"] for phase in found] == [2, 2, 2]
     # The repeated phase has the model and the algorithm of the one before it.
     losses.traces = 0
-    run(configure(**SETTINGS), phases=lambda c, p: phases(c, p)[:2])
+    run(configure(**{**SETTINGS, "rounds": 4}), phases=lambda c, p: phases(c, p)[:2])
     assert losses.traces == first
+
+
+@pytest.mark.parametrize("stops", [(), (2, 2), (4, 3, 6), (2, 4), (2, 8)])
+def test_phases_must_ascend_and_fill_the_run(stops):
+    def phases(config, prepared):
+        main = make_phases(config, prepared)[-1]
+        return [main._replace(stop=stop) for stop in stops]
+
+    with pytest.raises(InputError, match="let the stops ascend, and the last one be"):
+        run(configure(**SETTINGS), phases=phases)
 
 
 def test_pipelines_change_the_bytes_and_are_reported(tmp_path):
