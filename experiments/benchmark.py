@@ -118,7 +118,7 @@ def _in_process(case: Case) -> Iterator[dict[str, Any]]:
     theirs.close()
     while True:
         ours.send(True)
-        answer = ours.recv()  # EOFError if the worker died; it printed why
+        answer = ours.recv()  # EOFError if the worker died; it printed the reason
         if isinstance(answer, InputError):
             raise answer
         if answer is None:
@@ -150,7 +150,7 @@ def _time(cases: Sequence[Case]) -> list[dict[str, Any]]:
     return results
 
 
-def _scaling(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def scaling_ratios(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Returns each setting's time for every catalogue relative to its first one."""
     ratios: dict[str, dict[str, float]] = {}
     first: dict[str, list[float]] = {}
@@ -224,7 +224,7 @@ def main(argv: Sequence[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    scaling = _scaling(results) if case["scaling"] else {}
+    scaling = scaling_ratios(results) if case["scaling"] else {}
     report = {"format": 1, "machine": machine, "results": results, "scaling": scaling}
     if target:
         target.write_text(json.dumps(report, indent=2) + "\n")

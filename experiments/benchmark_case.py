@@ -111,7 +111,8 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     keys = jax.random.split(jax.random.key(seed), 3)
     server = init_server(model, keys[0])
     private = init_private(model, keys[1], split.num_clients, server)
-    state = make_state(server, private, algorithm, keys[2])
+    num_clients = split.num_clients
+    state = make_state(server, private, algorithm, keys[2], num_clients=num_clients)
     fixed = jax.block_until_ready((server[FROZEN], store))
     del server, private  # the state is donated
     lap("init")

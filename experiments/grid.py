@@ -4,10 +4,10 @@ r"""Runs rows of settings with several seeds, and prints one table of the result
         --vary='full=trained embedding=none' \
         --vary='full=frozen embedding=lora(rank=8)'
 
-Every flag of `run.py` applies to all rows, and each --vary is one row, which changes
-some settings. Without --vary the rows are LoRA models and their references. The table
-has means and standard deviations over the seeds. Runs that are finished in --out
-(runs/grid by default) are not run again.
+Every setting of `run.py` except `--seed` applies to all rows, and each --vary is one
+row, which changes some settings. Without --vary the rows are LoRA models and their
+references. The table has means and standard deviations over the seeds. Runs that are
+finished in --out (runs/grid by default) are not run again.
 """
 
 import json

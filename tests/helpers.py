@@ -131,7 +131,14 @@ class Engine:
         model, keys = self.training.model, [jax.random.key(i) for i in range(3)]
         server = init_server(model, keys[0], fitted)
         private = init_private(model, keys[1], self.split.num_clients, server)
-        return make_state(server, private, self.algorithm, keys[2]), server[FROZEN]
+        state = make_state(
+            server,
+            private,
+            self.algorithm,
+            keys[2],
+            num_clients=self.split.num_clients,
+        )
+        return state, server[FROZEN]
 
     def plan(self, first_round):
         return plan_cohorts(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.backbones import BACKBONES, Backbone, fit_model
+from fedpeft_jax.backbones import BACKBONES, Backbone, fit_model, schedule_of
 from fedpeft_jax.core.roles import (
     FROZEN,
     PRIVATE,
@@ -154,7 +154,11 @@ class Case:
         training = make_training(self.model, Counted(loss), num_negatives=3)
         self.engine = Engine(SPLIT, training, 3, aggregator)
         self.state = make_state(
-            self.server, self.private, self.engine.algorithm, jax.random.key(2)
+            self.server,
+            self.private,
+            self.engine.algorithm,
+            jax.random.key(2),
+            num_clients=SPLIT.num_clients,
         )
         self.data = client_data(SPLIT, self.state.key, 0, CLIENT, num_negatives=3)
 
@@ -226,7 +230,7 @@ def case(request, _registered, quick_compilation):
 def test_plugins_are_what_the_engine_expects(case):
     assert isinstance(case.model, Backbone)
     assert case.model.private_init in ("per_client", "common")
-    trained = {role for group in case.model.local_schedule for role in group}
+    trained = {role for group in schedule_of(case.model) for role in group}
     assert trained <= set(TRAINED)
     assert jax.tree.leaves(case.private), "a client without anything of its own"
     for role in (ROWS, FROZEN):

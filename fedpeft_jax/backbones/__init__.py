@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fedpeft_jax.backbones.base import Backbone, fit_model
+from fedpeft_jax.backbones.base import Backbone, fit_model, schedule_of
 from fedpeft_jax.backbones.fedmf import FedMF
 from fedpeft_jax.backbones.fedncf import FedNCF
 from fedpeft_jax.backbones.fedpergnn import FedPerGNN
@@ -23,4 +23,5 @@ __all__ = [
     "FedPerGNN",
     "PFedRec",
     "fit_model",
+    "schedule_of",
 ]

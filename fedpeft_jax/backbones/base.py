@@ -1,4 +1,4 @@
-"""What every recommender is: it scores items for one client."""
+"""The interface of a recommender, which scores items for one client."""
 
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -44,7 +44,9 @@ class Backbone(nn.Module):
     """A recommender that scores items for one client (abstract).
 
     A subclass may also define `fit(item_features)`, which returns initial values of its
-    own variables by collection; see `fit_model`.
+    own variables by collection (see `fit_model`), and an attribute `local_schedule`,
+    the groups of roles that a local step trains one after the other (see
+    `schedule_of`).
 
     Attributes:
       item_embedding: the item embedding. Every recommender works with every embedding.
@@ -53,17 +55,11 @@ class Backbone(nn.Module):
       private_init: `'per_client'` draws each client's private parameters from the
         client's own key (user vectors have to differ from the start); `'common'` gives
         all clients the same initial ones (e.g. those of a score function).
-      local_schedule: groups of roles that a local step trains one after the other,
-        each with its own gradient and optimizer state.
     """
 
     item_embedding: ItemEmbedding
     suggestions: ClassVar[Suggestions] = Suggestions()
     private_init: ClassVar[Literal["per_client", "common"]] = "per_client"
-
-    @property
-    def local_schedule(self) -> Schedule:
-        return (TRAINED,)
 
     def score(
         self, history: History, ids: Array | None, *, deterministic: bool
@@ -88,7 +84,7 @@ def fit_model(model: Backbone, key: Key, item_features: ItemFeatures) -> Fitted:
       model: its method `fit(item_features)`, if it has one, returns the values of its
         own variables by collection. The item embedding fits itself.
       key: random key of the fit.
-      item_features: what the server knows about the items.
+      item_features: what the server has about the items before the first round.
     """
     learned, figures = model.item_embedding.fit(key, item_features)
     values = {role: {"item_embedding": tree} for role, tree in learned.items()}
@@ -96,3 +92,16 @@ def fit_model(model: Backbone, key: Key, item_features: ItemFeatures) -> Fitted:
     for role, tree in ({} if own is None else own(item_features)).items():
         values[role] = {**values.get(role, {}), **tree}
     return Fitted(values, figures)
+
+
+def schedule_of(model: Backbone) -> Schedule:
+    """Returns the groups of roles that a local step trains one after the other.
+
+    Each group has its own gradient and optimizer state.
+
+    Args:
+      model: its `local_schedule` is used if it has one; otherwise all trained roles are
+        one group.
+    """
+    own: Schedule | None = getattr(model, "local_schedule", None)
+    return (TRAINED,) if own is None else own

@@ -4,11 +4,11 @@ Wu et al., A federated graph neural network framework for privacy-preserving
 personalization, Nature Communications 2022, with the weights of He et al., LightGCN,
 SIGIR 2020.
 
-A client knows a star graph: the user and its items. One layer on this graph gives the
-user vector below. More layers would pass over the same edges again and only rescale it.
-An item's other neighbours are other users. In Wu et al. the server sends their
-embeddings to the client; here these are private and never leave a client. Therefore
-this expansion is left out, and `num_layers` is 1.
+The graph of a client is a star: the client and its items. One layer on this graph gives
+the user vector below. More layers would pass over the same edges again and only rescale
+it. In Wu et al. the server also sends the vectors of other users with the same items.
+Here user vectors never leave their clients, so this expansion is left out and
+`num_layers` is 1.
 """
 
 from typing import Literal, get_args
@@ -27,8 +27,8 @@ Normalization = Literal["symmetric", "user"]
 class FedPerGNN(Backbone):
     r""":math:`s(i) = e(i) \cdot \frac{1}{2}(u + \sum_{j \in N(u)} w_j e(j))`.
 
-    `u [D]` is private, and `N(u)` are the client's training items (including the scored
-    item, if it is one of them, as in LightGCN). The two layers are averaged.
+    `u [D]` is private, and `N(u)` is the set of the client's training items (including
+    the scored item, if it is one of them, as in LightGCN). The two layers are averaged.
 
     Args:
       item_embedding: the item embedding.

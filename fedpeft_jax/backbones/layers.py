@@ -14,7 +14,7 @@ from fedpeft_jax.core.typing import Array, Key
 class Dropout(nn.Module):
     """Sets a random share of the units to zero and scales up the others.
 
-    As `flax.linen.Dropout`, but it draws only as many random bits per unit as the rate
+    Unlike `flax.linen.Dropout`, it draws only as many random bits per unit as the rate
     has binary digits (one for 0.5, eight at most) instead of 32. For small clients,
     drawing 32 bits would take as long as all layers. The rate is rounded to a multiple
     of 1/256, and the others are scaled by the rounded rate.

@@ -19,6 +19,9 @@ class InputError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """Training gave a non-finite update. What was computed before it is on disk."""
+    """Training produced a non-finite update.
+
+    If the run has a folder, it holds all results up to the round before.
+    """
 
     __module__ = "fedpeft_jax"

@@ -1,8 +1,8 @@
-"""Random keys by meaning: which purpose a key is folded with, all in one place.
+"""Random keys, derived by meaning. This module defines all purposes.
 
 A client's key of a round is ``fold_in(fold_in(fold_in(key, round), client_id),
-purpose)``. Two uses with different meanings therefore never share random bits, and a
-result depends neither on the order of the computation nor on its shapes.
+purpose)``. Two purposes of this module therefore never share random bits, and a result
+depends neither on the order of the computation nor on its shapes.
 """
 
 import enum
@@ -13,7 +13,7 @@ from fedpeft_jax.core.typing import Array, Key
 
 
 class RunPurpose(enum.IntEnum):
-    """What the key of a run is folded with."""
+    """Purposes for which the key of a run is folded."""
 
     PRETRAIN = 0
     SERVER = 1
@@ -23,7 +23,7 @@ class RunPurpose(enum.IntEnum):
 
 
 class ClientPurpose(enum.IntEnum):
-    """What the key of a client in a round is folded with."""
+    """Purposes for which a client's key of a round is folded."""
 
     NEGATIVES = 0
     SHUFFLE = 1
@@ -33,7 +33,10 @@ class ClientPurpose(enum.IntEnum):
 
 
 class ServerPurpose(enum.IntEnum):
-    """What the key of a round is folded with on the server, beyond all client ids."""
+    """Purposes for which the server folds the key of a round.
+
+    They are larger than every client id.
+    """
 
     AGGREGATE = 0x7FFFFFFF
     RELEASE = 0x7FFFFFFE
@@ -41,7 +44,7 @@ class ServerPurpose(enum.IntEnum):
 
 
 NO_ROUND = 0x7FFFFFFF
-"""The round in the key of what a client draws once, and not in every round."""
+"""The round index in the keys of draws that a client makes only once."""
 
 
 def run_key(seed: int, purpose: RunPurpose) -> Key:

@@ -21,8 +21,8 @@ from fedpeft_jax.core.typing import Array
 class Ragged:
     """Rows of different lengths. Row ``r`` is ``values[offsets[r]:offsets[r + 1]]``.
 
-    It is a pytree, so it passes through ``jax.jit`` once `to_device` put it on the
-    device. On the host both arrays are NumPy arrays.
+    It is a pytree, so it passes through ``jax.jit`` after `to_device` has moved it to
+    the device. On the host both arrays are NumPy arrays.
 
     Attributes:
       values: [n], the rows one after the other.
@@ -42,7 +42,7 @@ class Ragged:
 
     @classmethod
     def from_counts(cls, values: np.ndarray, counts: np.ndarray) -> "Ragged":
-        """Returns the rows of given lengths, int[R], that lie one after the other."""
+        """Makes rows from their concatenated values and their lengths, int[R]."""
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return cls(values, offsets)
 
@@ -83,12 +83,16 @@ class Ragged:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def keep_values(self, keep: np.ndarray) -> "Ragged":
-        """Returns the same rows with the values of a mask, bool[n] (host only)."""
+        """Returns the same rows with the values that a mask selects (host only).
+
+        Args:
+          keep: bool[n], the mask.
+        """
         counts = np.bincount(self.owners[keep], minlength=self.num_rows)
         return Ragged.from_counts(self.values[keep], counts)
 
     def keep_rows(self, keep: np.ndarray) -> "Ragged":
-        """Returns the rows of a mask, bool[R] (host only)."""
+        """Returns the rows that a mask, bool[R], selects (host only)."""
         values = self.values[np.repeat(keep, self.counts)]
         return Ragged.from_counts(values, self.counts[keep])
 
@@ -104,9 +108,9 @@ def read_row(ragged: Ragged, row: Array, length: int, fill: int) -> tuple[Array,
 
     Args:
       ragged: on the device.
-      row: int32[], a row; one of R or more reads an empty row.
+      row: int32[], index of the row; an index of R or more gives an empty row.
       length: N, at least the row's length.
-      fill: the value behind the end of the row.
+      fill: value of the entries after the end of the row.
 
     Returns:
       The values [N] and the row's length int32[].

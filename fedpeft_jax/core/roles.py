@@ -1,4 +1,6 @@
-"""Federated roles: a variable's Flax collection decides who trains and who sees it.
+"""Federated roles of variables.
+
+A variable's Flax collection determines who trains it and whether it is sent.
 
 ==========  ================  =========================  ===================
 collection  client trains it  client uploads it          leading axis

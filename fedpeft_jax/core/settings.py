@@ -1,4 +1,4 @@
-"""Settings as dataclass fields that carry their help text, words and bounds.
+"""Settings as dataclass fields that carry their help text, choices and bounds.
 
 Messages write a setting in backticks, `name=value`. The command line rewrites these as
 flags; a Python user reads them as they are.
@@ -23,8 +23,9 @@ _WORDS: dict[type, str] = {
 class Suggestions(NamedTuple):
     """Values that a plugin suggests for settings that the user leaves out.
 
-    A value that the user gives always wins. The recommender's suggestion wins over the
-    embedding's, because it knows what else a setting moves.
+    A value that the user gives always wins. The recommender's suggestion takes
+    precedence over the embedding's, because the right value also depends on the
+    recommender.
 
     Attributes:
       latent_scale: standard deviation of the entries of the initial full table.
@@ -55,12 +56,13 @@ def setting(
     most: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """Declares a setting: a field of a frozen dataclass, of which a flag is made.
+    """Declares a setting, from which the command line makes a flag.
 
-    A number must be finite, and within the bounds that are given.
+    A setting is a field of a frozen dataclass. A number must be finite, and within the
+    bounds that are given.
 
     Args:
-      default: None for a setting that is resolved from others, or left out.
+      default: None if the setting is optional, or is resolved from other settings.
       help_: one phrase, with other settings in backticks.
       choices: the words that it may be; any word if there are none.
       least: the least number that it may be.

@@ -138,7 +138,7 @@ def resolve_chain(
     """Returns the factories of several specs, separated by commas, in their order.
 
     Args:
-      text: one or more specs, e.g. `'clip(norm=1.0), int8'`.
+      text: one or more specs, e.g. `'clip_by_norm(max_norm=1.0), bfloat16'`.
       registry: factories by name.
       kind: what the registry holds, for messages.
 

@@ -1,4 +1,6 @@
-"""The user's cache folder by the XDG rules, for files that can be computed again.
+"""The user's cache folder, for files that can be computed again.
+
+Its location is as the XDG specification defines it:
 
 https://specifications.freedesktop.org/basedir-spec/latest/
 """
@@ -30,6 +32,6 @@ def user_cache(name: str) -> Path | None:
     try:
         base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
     except RuntimeError as error:
-        _log.warning("not cached, %s: %s", name, error)
+        _log.warning("files of %r are not cached: %s", name, error)
         return None
     return base / "fedpeft_jax" / name

@@ -1,8 +1,9 @@
 """Data: readers, the data set, its splits, and the candidates of sampled evaluation.
 
 A reader turns files into rows (``readers/``), ``build`` turns rows into a data set
-(contiguous ids, histories in time order), a split says what trains and what is held
-out, and candidates are the items that a held-out item is ranked against.
+(contiguous ids, histories in time order), a split determines which interactions train
+and which are held out, and candidates are the items that a held-out item is ranked
+against.
 """
 
 from fedpeft_jax.data.candidates import sample_candidates

@@ -13,7 +13,7 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset
 from fedpeft_jax.data.splits import Split, sort_rows
 
-# Users per draw: bounds temporary memory. The draws depend on it.
+# Users per draw. It bounds temporary memory, and the draws depend on it.
 _BLOCK = 1 << 16
 _POPULAR_BLOCK = 1 << 13
 _MOST_DRAWS = 8
@@ -61,6 +61,10 @@ def sample_candidates(
       >>> sample_candidates(data, leave_one_out(data), num=3).tolist()
       [[1, 3, -1]]
     """
+    if kind not in ("uniform", "popularity"):
+        raise InputError(
+            f"`candidates={kind!r}` is not known: use one of uniform, popularity"
+        )
     if num < 1:
         raise InputError(f"`num_candidates={num}` must be at least 1")
     if slots > dataset.num_items:

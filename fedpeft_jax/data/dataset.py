@@ -2,7 +2,7 @@
 
 Readers only parse. `build` decides everything that must not depend on the file format:
 how ids are numbered, which of two repeated interactions counts, and which items the
-catalogue has. So the same data prepare identically, whatever file they come from.
+catalogue has. Therefore the same data give the same data set, for every file format.
 """
 
 import dataclasses
@@ -23,7 +23,10 @@ from fedpeft_jax.data.readers.raw import Raw, as_ids, as_times
 from fedpeft_jax.data.settings import DataSettings
 
 MIN_EVALUATED = 3
-"""Distinct items a user needs for one test, one validation and one training item."""
+"""Number of distinct items that a user needs.
+
+One is for the test, one for validation and one for training.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,7 +177,7 @@ def keep_users(dataset: Dataset, keep: np.ndarray, note: str) -> Dataset:
 
 
 def _check_columns(raw: Raw) -> Raw:
-    """Returns the rows with ids and times in the types that `Raw` promises."""
+    """Returns the rows with ids and times in the types that `Raw` documents."""
     name, frame = raw.name, raw.interactions
     for column in ("user", "item"):
         if column not in frame.columns:

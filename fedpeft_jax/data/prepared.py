@@ -30,8 +30,8 @@ SCHEME_VERSION = 1
 
 # The manifest lists which of these are given; the contents of the files are hashed.
 _FILES = ("interactions", "valid_interactions", "test_interactions", "items")
-# These say where the files are, and how the prepared data are split. The manifest has
-# all other settings.
+# These give the location of the files, and how the prepared data are split. The
+# manifest has all other settings.
 _WHERE = ("data_dir", "fetch", "cache")
 _SPLITTING = ("split", "valid_items", "time_cut", "data_seed")
 

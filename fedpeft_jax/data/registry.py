@@ -122,7 +122,10 @@ def check_source(settings: DataSettings) -> None:
             f"{name}: leave it out"
         )
     if settings.split == "given" and name != "table":
-        raise InputError(f"`split=given` needs `dataset=table`, and this is {name}")
+        raise InputError(
+            f"`split=given` needs `dataset=table`, and this is {name}: use another "
+            "`split`"
+        )
 
 
 DATASETS: dict[str, Source] = {

@@ -1,4 +1,4 @@
-"""The settings that say how a data set is read, filtered and split."""
+"""The settings that determine how a data set is read, filtered and split."""
 
 import dataclasses
 
@@ -118,5 +118,6 @@ def _check_combinations(settings: DataSettings) -> None:
         raise InputError("`split=given` needs files: set `test_interactions=FILE`")
     if settings.split != "given" and held_out:
         raise InputError(
-            f"`{held_out[0]}` needs `split=given`, and this is {settings.split}"
+            f"`{held_out[0]}` needs `split=given`, and this is {settings.split}: "
+            "leave it out"
         )

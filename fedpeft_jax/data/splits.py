@@ -55,7 +55,7 @@ class Split:
 def make_split(
     dataset: Dataset, settings: DataSettings | None = None
 ) -> tuple[Dataset, Split]:
-    """Splits a data set as the settings say.
+    """Splits a data set according to the settings.
 
     Args:
       dataset: histories in time order.

@@ -75,7 +75,8 @@ class CompressedEmbedding(nn.Module):
     Attributes:
       num_items: I, the size of the catalogue.
       features: D, the width of an item vector.
-      alone: True if there is no full table, in which case it must not start at zero.
+      alone: True if there is no full table; the embedding must then not start at
+        zero.
       uses_text: whether `fit` needs item text.
       suggestions: values for run settings that the user leaves out. The recommender's
         suggestions win over these.
@@ -127,7 +128,7 @@ def fit_embedding(
       embedding: its method `fit(key, item_features)` is used if it has one; without one
         every value stays random.
       key: random key of the fit.
-      item_features: what the server knows about the items.
+      item_features: what the server has about the items before the first round.
     """
     own = getattr(embedding, "fit", None)
     found: Fitted = Fitted({}, {}) if own is None else own(key, item_features)

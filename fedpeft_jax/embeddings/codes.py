@@ -1,4 +1,4 @@
-"""Codes of items: their type on the wire, and how well they distinguish items."""
+"""Codes of items: their data type when sent, and how well they distinguish items."""
 
 from typing import Any
 

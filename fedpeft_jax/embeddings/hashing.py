@@ -39,7 +39,8 @@ class Hash(CompressedEmbedding):
 
     Args:
       num_buckets: d_H, the number of rows of the table.
-      num_hashes: h, the number of hash functions and so of rows per item.
+      num_hashes: h, the number of hash functions, which is also the number of rows per
+        item.
       pooling: `'mean'` or `'senet'`.
       reduction: SENet's hidden layer has `max(1, h // reduction)` units.
       init_scale: standard deviation of the table if there is no full table. Beside a
@@ -61,9 +62,9 @@ class Hash(CompressedEmbedding):
     reduction: int = 2
     init_scale: float = 0.1
 
-    # Every client changes the whole table T, so a large step overshoots. T only
-    # distinguishes items in part; the full table has to learn the rest in the warm-up,
-    # and needs large steps for it.
+    # Every client changes the whole table T, so a large step overshoots. Its rows
+    # distinguish the items only in part. The full table therefore has to learn the
+    # rest during the warm-up, and needs large steps.
     suggestions: ClassVar[Suggestions] = Suggestions(
         server_optimizer="sgd(learning_rate=10.0)",
         shared_server_optimizer="sgd(learning_rate=0.3)",
@@ -141,7 +142,7 @@ def universal_hash(
     every function.
 
     Args:
-      key: of the random coefficients.
+      key: random key of the coefficients.
       num_items: I.
       num_buckets: d_H.
       num_hashes: h.

@@ -22,8 +22,8 @@ class LoRA(CompressedEmbedding):
     frozen table bit for bit, and at first only `B` has a gradient. With Adam, the size
     of `B`'s step does not depend on `A`, so learning starts at once for any scale of
     `A`. With a small scale, `B` has to grow before the product matters, and then a step
-    of an item's own `a_i` changes its embedding much. On the validation items of
-    MovieLens-1M, a scale of 0.1 was as good as 0.3 or better.
+    of an item's own `a_i` changes its embedding considerably. On the validation items
+    of MovieLens-1M, a scale of 0.1 was as good as 0.3 or better.
 
     Args:
       rank: k, at least 1.

@@ -69,9 +69,9 @@ class RQ(CompressedEmbedding):
     gradient: Gradient = "straight_through"
     uses_text: ClassVar[bool] = True
 
-    # Every client changes all codebooks, so a large step overshoots. They only
-    # distinguish items in part; the full table has to learn the rest in the warm-up,
-    # and needs large steps for it.
+    # Every client changes all codebooks, so a large step overshoots. They distinguish
+    # the items only in part. The full table therefore has to learn the rest during the
+    # warm-up, and needs large steps.
     suggestions: ClassVar[Suggestions] = Suggestions(
         server_optimizer="sgd(learning_rate=10.0)",
         shared_server_optimizer="sgd(learning_rate=0.3)",

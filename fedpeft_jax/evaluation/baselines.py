@@ -1,4 +1,4 @@
-"""Baselines, printed beside every result, to compare a model with.
+"""Baselines, which are reported with every result for comparison.
 
 A factory takes what is known before the first round. It returns a score function and
 the arrays that the function reads, and the `Evaluator` that ranks the model ranks the
@@ -132,7 +132,7 @@ def text_neighbours(known: Known) -> Baseline | None:
 
 
 def random_order(known: Known) -> Baseline:
-    """Scores all items alike, which gives exactly the metrics of a random order.
+    """Gives all items the same score, hence exactly the metrics of a random order.
 
     Args:
       known: what the baseline may use.

@@ -1,4 +1,6 @@
-"""Centralised matrix factorisation, which shows what federated training costs.
+"""Centralised matrix factorisation, as a reference.
+
+It shows how much accuracy federated training loses.
 
 Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009. This
 version trains with Adam on minibatches of pairs, draws a new negative for every pair,

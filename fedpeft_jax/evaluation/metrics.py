@@ -182,7 +182,8 @@ def _counts(above: ArrayLike, ties: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0
         ):
             raise ValueError(f"{name} must hold integers of at least 0")
-    # In int64, above + ties cannot overflow; an empty list becomes integer, too.
+    # In int64, above + ties cannot overflow; an empty list also becomes an
+    # integer array.
     return above.astype(np.int64), ties.astype(np.int64)
 
 

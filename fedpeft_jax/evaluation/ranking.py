@@ -63,7 +63,8 @@ class Evaluator:
     """Ranks the held-out item of every evaluated client.
 
     A target with a NaN score is ranked last, and any other item with a NaN score is
-    ranked above the target, so that a diverged model cannot look good.
+    ranked above the target, so that a diverged model does not get good
+    metrics.
 
     Args:
       split: the clients' training, validation and test items.
@@ -238,5 +239,5 @@ def _check(split: Split, clients: np.ndarray, candidates: np.ndarray) -> None:
     if unordered or np.isin(held, train).any():
         raise InputError(
             "a client's training items must ascend, and none may be its validation or "
-            "test item: split the data anew"
+            "test item: split the data again"
         )

@@ -4,9 +4,14 @@ from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.checkpoint import load_variables
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
 from fedpeft_jax.experiment.driver import RunResult, run
-from fedpeft_jax.experiment.phases import Phase, make_phases, start
+from fedpeft_jax.experiment.phases import Phase, freeze_table, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared, prepare
-from fedpeft_jax.experiment.reporting import ConsoleReporter, Reporter, print_summary
+from fedpeft_jax.experiment.reporting import (
+    ConsoleReporter,
+    Reporter,
+    SilentReporter,
+    print_summary,
+)
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.training import (
@@ -31,10 +36,12 @@ __all__ = [
     "RunFolder",
     "RunResult",
     "RunState",
+    "SilentReporter",
     "advance",
     "compile_rounds",
     "configure",
     "evaluate",
+    "freeze_table",
     "load_variables",
     "make_algorithm",
     "make_clients",

@@ -1,4 +1,4 @@
-"""Builds what settings name: the model of a phase and the algorithm of its rounds."""
+"""Builds the model of a phase and the algorithm of its rounds from settings."""
 
 from typing import Any
 
@@ -172,7 +172,7 @@ def check_plugins(
 
 
 def suggestions_of(settings: ModelSettings) -> Suggestions:
-    """Returns the recommender's suggestions, and otherwise those of the embedding.
+    """Returns the recommender's suggestions, completed by those of the embedding.
 
     Args:
       settings: the settings that name both.

@@ -138,7 +138,7 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "interrupted: the run's folder keeps every evaluation so far",
+            "interrupted: the run folder holds all evaluations so far",
             file=sys.stderr,
         )
         return 130
@@ -146,7 +146,10 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Stores compiled programs in the user's cache folder, unless JAX has another."""
+    """Stores compiled programs in the user's cache folder.
+
+    It does nothing if JAX is configured with another folder.
+    """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         folder = user_cache("jax")
         if folder is not None:

@@ -137,7 +137,7 @@ def configure(**given: Any) -> RunConfig:
     config = _grouped({k: v for k, v in given.items() if v is not None})
     _check_fields(config)
     config = _resolve(config)
-    _check_fields(config)  # a plugin may suggest what is not allowed
+    _check_fields(config)  # a plugin may suggest a value that is not allowed
     _check(config)
     check_plugins(config.model, config.training, config.server, config.text)
     return config

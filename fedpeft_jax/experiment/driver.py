@@ -1,8 +1,8 @@
 """Runs one experiment from its configuration to its summary.
 
-The driver calls plain functions one after the other. Everything that the result depends
-on is in the `RunState` that they pass on. The recorder owns the clock, the reporter and
-the folder.
+The driver calls plain functions one after the other. The training depends only on the
+configuration, the data and the `RunState` that these functions pass on. The recorder
+owns the clock, the reporter and the folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from fedpeft_jax.experiment.phases import Phase, check_phases, make_phases, star
 from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.protocol import unsound_choices
 from fedpeft_jax.experiment.recorder import Recorder
-from fedpeft_jax.experiment.reporting import Reporter
+from fedpeft_jax.experiment.reporting import Reporter, note_figures
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.summary import rank_all, summarize_run, valid_ndcg
@@ -94,16 +94,17 @@ def run(
     recorder = Recorder(folder, reporter)
     prepared = prepare(config, recorder.reporter, dataset)
     recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
-    if folder is not None:
-        # Not written earlier: a run that cannot start must leave no folder behind.
-        folder.write_config(config.flat())
     for choice in unsound_choices(config):
         recorder.reporter.note(f"unsound protocol: {choice}")
     with recorder.time("pretrain_s"):
         planned = phases(config, prepared)
     check_phases(planned, config.run.rounds)
+    if folder is not None:
+        # Not written earlier: a run that cannot start must leave no folder behind.
+        folder.write_config(config.flat())
 
-    clients = make_clients(config, prepared.split)
+    sampler = planned[0].algorithm.training.sampler
+    clients = make_clients(config, prepared.split, sampler)
     evaluator = Evaluator(prepared.split, prepared.candidates)
     programs: dict[tuple[int, int], Program] = {}
     traffic: list[PhaseTraffic] = []
@@ -118,7 +119,7 @@ def run(
         key = (id(phase.model), id(phase.algorithm))
         if key not in programs:
             embedding = config.model.embedding.partition("(")[0]
-            recorder.reporter.figures(embedding, phase.fitted.figures)
+            note_figures(recorder.reporter, embedding, phase.fitted.figures)
             program = make_program(phase.model, phase.algorithm, clients)
             with recorder.time("compile_s"):
                 programs[key] = compile_rounds(program, state)
@@ -210,7 +211,8 @@ def _finish(
     if folder is not None:
         folder.save_variables("final", variables)
     with recorder.time("evaluate_s"):
-        ranks = rank_all(config, prepared, evaluator, program.score, variables)
+        sampler = phase.algorithm.training.sampler
+        ranks = rank_all(config, prepared, evaluator, program.score, variables, sampler)
     summary = summarize_run(
         config=config,
         prepared=prepared,

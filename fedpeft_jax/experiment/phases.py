@@ -38,8 +38,8 @@ class Phase(NamedTuple):
 
     Attributes:
       name: the name of the phase in the output; names may repeat.
-      model: the recommender that is trained. Phases with the same model and algorithm
-        share a compiled program.
+      model: the recommender that is trained. Phases that hold the same model object
+        and the same algorithm object share their programs.
       algorithm: everything that decides what happens in a round.
       fitted: what the server learned for the model before the first round.
       stop: the number of rounds of the run after which the phase ends.
@@ -116,7 +116,7 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
         first.model, run_key(seed, RunPurpose.PRIVATE), num_clients, server
     )
     key = run_key(seed, RunPurpose.ROUNDS)
-    rounds = make_state(server, private, first.algorithm, key)
+    rounds = make_state(server, private, first.algorithm, key, num_clients=num_clients)
     return first_state(
         rounds, server[FROZEN], num_phases=len(phases), num_clients=num_clients
     )
@@ -165,8 +165,9 @@ def freeze_table(seed: int, phase: Phase) -> Enter:
             server,
             state.rounds.private,
             phase.algorithm,
-            run_key(seed, RunPurpose.ROUNDS),
-            state.round,
+            state.rounds.key,
+            num_clients=len(state.last_round),
+            round_=state.round,
         )
         return state._replace(rounds=rounds, frozen=server[FROZEN])
 

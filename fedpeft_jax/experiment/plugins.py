@@ -1,4 +1,4 @@
-"""The plugins that settings name, and the factories that their specs stand for."""
+"""Finds the plugins that settings name."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -76,8 +76,8 @@ def _naming(setting: str, spec: str, factory: Callable[..., Any]) -> Callable[..
     def build(*args: Any, **kwargs: Any) -> Any:
         try:
             return factory(*args, **kwargs)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(f"`{setting}={spec!r}`: {error}") from None
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"`{setting}={spec!r}` cannot be built: {error}"

@@ -1,4 +1,4 @@
-"""Everything before the first round: data, split, and pretraining on the server."""
+"""Prepares a run: loads data, splits them, and pretrains on the server."""
 
 import time
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from fedpeft_jax.embeddings import ItemFeatures
 from fedpeft_jax.experiment.build import embedding_uses_text
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.plugins import factory_of
-from fedpeft_jax.experiment.reporting import Reporter
+from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.features import (
     TextFeatures,
     encode_texts,
@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
       split: the clients' training, validation and test items.
       candidates: int32[E, num_candidates], for each evaluated client the items among
         which its target is ranked in the sampled ranking; -1 is padding.
-      item_features: what the server knows about the items.
+      item_features: what the server has about the items before the first round.
       pretraining: figures for the summary; empty if nothing was pretrained.
       load_s: seconds of loading, filtering and splitting.
       pretrain_s: seconds of encoding and pretraining.
@@ -66,7 +66,7 @@ def prepare(
     Raises:
       InputError: for data or settings that cannot be used.
     """
-    reporter = reporter or Reporter()
+    reporter = reporter or SilentReporter()
     start = time.perf_counter()
     if dataset is None:
         dataset = load(config.data, reporter.note, reporter.progress)

@@ -16,14 +16,14 @@ def unsound_choices(config: RunConfig) -> list[str]:
       >>> from fedpeft_jax.experiment.config import configure
       >>> unsound_choices(configure())
       []
-      >>> unsound_choices(configure(split="file"))[0]
-      'split=file: rows need not be in time order, and may have one order for all users'
+      >>> unsound_choices(configure(valid_items=0))
+      ['valid_items=0: there are no validation items for the choice of settings']
     """
     found = []
     if config.data.split == "file":
         found.append(
-            "split=file: rows need not be in time order, and may have one order for "
-            "all users"
+            "split=file: rows need not be in time order, and may be in the same order "
+            "for all users"
         )
     if config.training.train_negatives == "unseen":
         found.append(
@@ -31,7 +31,9 @@ def unsound_choices(config: RunConfig) -> list[str]:
             "them"
         )
     if not config.data.valid_items:
-        found.append("valid_items=0: there are no items to choose settings by")
+        found.append(
+            "valid_items=0: there are no validation items for the choice of settings"
+        )
     if slots := config.training.negative_slots:
         found.append(
             f"negative_slots={slots}: the other items are never negatives and never "

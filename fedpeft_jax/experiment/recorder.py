@@ -1,6 +1,7 @@
 """Records a run: its time, the lines of `metrics.jsonl`, and its progress.
 
-Nothing in this file influences the result of a run.
+Nothing in this file influences training. The summary reads the best validation from
+`history`.
 """
 
 import contextlib
@@ -8,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedpeft_jax.experiment.reporting import Reporter
+from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.experiment.run_folder import RunFolder
 
 _STAGES = ("load_s", "pretrain_s", "compile_s", "rounds_s", "evaluate_s")
@@ -30,7 +31,7 @@ class Recorder:
 
     def __init__(self, folder: RunFolder | None, reporter: Reporter | None) -> None:
         self.folder = folder
-        self.reporter = reporter or Reporter()
+        self.reporter = reporter or SilentReporter()
         self.seconds = dict.fromkeys(_STAGES, 0.0)
         self.history: list[dict[str, Any]] = []
 

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -42,17 +42,14 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-class Reporter:
-    """Receives the notes and the progress of a run, and ignores them."""
+class Reporter(Protocol):
+    """Receives the notes and the progress of a run (abstract).
+
+    A subclass defines the methods that it needs; the others ignore what they receive.
+    """
 
     def note(self, text: str) -> None:
         """Receives a note, one line of text."""
-
-    def figures(self, name: str, values: Mapping[str, Any]) -> None:
-        """Turns figures (numbers or lists of numbers) into a note, if there are any."""
-        if values:
-            texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
-            self.note(f"{name}: {', '.join(texts)}")
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
         """Receives a task's progress, `done` of `total`, and its latest figures."""
@@ -61,14 +58,46 @@ class Reporter:
         """Ends the output, after a run that succeeded or failed."""
 
 
+class SilentReporter(Reporter):
+    """Ignores everything."""
+
+    def note(self, text: str) -> None:
+        """Ignores the note."""
+
+    def progress(self, task: str, done: int, total: int, **values: float) -> None:
+        """Ignores the progress."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def note_figures(reporter: Reporter, name: str, values: Mapping[str, Any]) -> None:
+    """Writes figures (numbers or lists of numbers) as one note, if there are any.
+
+    Args:
+      reporter: receives the note.
+      name: the name that the note begins with.
+      values: the figures by name.
+    """
+    if values:
+        texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
+        reporter.note(f"{name}: {', '.join(texts)}")
+
+
 class ConsoleReporter(Reporter):
     """Draws progress bars on a terminal, and prints plain lines elsewhere.
 
     Args:
       console: where to print; standard error by default.
+      clock: returns seconds, which space the plain lines.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.console = console or Console(stderr=True, highlight=False)
         self._bars: Progress | None = None
         self._tasks: dict[str, Any] = {}
@@ -82,7 +111,7 @@ class ConsoleReporter(Reporter):
         """Updates the bar of a task, or prints lines at intervals and at its end."""
         figures = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if not self.console.is_terminal:
-            now, (then, last) = time.monotonic(), self._printed
+            now, (then, last) = self._clock(), self._printed
             if done == total or task != last or now - then >= _PLAIN_SECONDS:
                 self.note(f"{task} {done}/{total}  {figures}")
                 self._printed = (now, task)
@@ -147,7 +176,7 @@ def print_summary(
     console.print(
         f"sampled: against {config['num_candidates']} {drawn[config['candidates']]} "
         "negatives; all: against "
-        "every item that the user has not trained on",
+        "every item that is not a training or validation item of the user",
         soft_wrap=True,
     )
     for line in _protocol_lines(summary["protocol"]):
@@ -199,8 +228,9 @@ def _protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
     if leak is not None and leak["leaks"]:
         errors = leak["difference"] / leak["standard_error"]
         lines.append(
-            "warning: this protocol leaks. The log-odds of an item to be a training "
-            "positive and not a negative rank the test items better than popularity: "
+            "warning: this protocol leaks. The log-odds that an item is a training "
+            "positive rather than a negative rank the test items better than "
+            "popularity does: "
             f"NDCG@10 {leak['difference']:+.4f}, {errors:.0f} standard errors"
         )
     return lines

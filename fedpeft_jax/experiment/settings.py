@@ -123,7 +123,7 @@ class ServerSettings:
     aggregator: str = setting("mean", "how the server combines updates, a spec")
     server_optimizer: str = setting(
         None,
-        "the server's optax optimizer of item rows, each of which few clients change; "
+        "the server's optax optimizer of item rows (few clients change each row); "
         "a spec, by default sgd(learning_rate=5.0)",
     )
     shared_server_optimizer: str = setting(

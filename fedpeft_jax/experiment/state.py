@@ -27,7 +27,7 @@ class Best(NamedTuple):
 class RunState(NamedTuple):
     """A run between two rounds.
 
-    A checkpoint is a saved `RunState`, and a resumed run is a loaded one.
+    The bytes that were sent follow from `phase_clients` and the traffic of the phases.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.

@@ -18,13 +18,13 @@ from fedpeft_jax.evaluation.baselines import random_baseline
 from fedpeft_jax.evaluation.metrics import summarize
 from fedpeft_jax.evaluation.per_user import Results, leak, slices
 from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, TARGETS
-from fedpeft_jax.experiment.build import make_model, make_sampler
+from fedpeft_jax.experiment.build import make_model
 from fedpeft_jax.experiment.communication import PhaseTraffic, summarize_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
 from fedpeft_jax.experiment.protocol import describe_protocol
 from fedpeft_jax.experiment.state import RunState
-from fedpeft_jax.federated import init_server
+from fedpeft_jax.federated import Sampler, init_server
 
 FORMAT = 1
 _PACKAGES = ("fedpeft_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -36,6 +36,7 @@ def rank_all(
     evaluator: Evaluator,
     score: ScoreFn,
     variables: Variables,
+    sampler: Sampler,
 ) -> dict[str, Any]:
     """Ranks the held-out items by the model and by the baselines of the configuration.
 
@@ -45,12 +46,12 @@ def rank_all(
       evaluator: evaluator of the split.
       score: the model's score function.
       variables: the model's variables by collection.
+      sampler: the sampler that the model was trained with, for the leak detector.
 
     Returns:
       Ranks by name (`'model'` first), then by target, then by ranking.
     """
     split = prepared.split
-    sampler = make_sampler(config.training, split.num_items)
     known = Known(
         split=split,
         latents=prepared.item_features.latents,

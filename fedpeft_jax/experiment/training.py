@@ -11,7 +11,6 @@ from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
-from fedpeft_jax.experiment.build import make_sampler
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.federated import (
@@ -19,6 +18,7 @@ from fedpeft_jax.federated import (
     ClientStore,
     Cohorts,
     RoundReport,
+    Sampler,
     Tiles,
     make_run_rounds,
     make_tiles,
@@ -63,12 +63,13 @@ class Program(NamedTuple):
     clients: Clients
 
 
-def make_clients(config: RunConfig, split: Split) -> Clients:
+def make_clients(config: RunConfig, split: Split, sampler: Sampler) -> Clients:
     """Puts the clients' data on the device, and chooses the shapes of a round.
 
     Args:
       config: the configuration.
       split: the clients' training and held-out items.
+      sampler: the sampler of the run's phases, which decides what a client stores.
     """
     counts = np.asarray(split.counts)
     cohort_size = config.cohort_size(split.num_clients)
@@ -79,7 +80,6 @@ def make_clients(config: RunConfig, split: Split) -> Clients:
         tile_rows=config.run.tile_rows,
         client_chunk=config.run.client_chunk,
     )
-    sampler = make_sampler(config.training, split.num_items)
     chunk = min(config.evaluation.eval_every, _CHUNK)
     store = sampler.make_store(split)
     return Clients(store, counts, cohort_size, tiles, config.run.seed, chunk)

@@ -1,4 +1,4 @@
-"""What the server learns from item text before training, and pretrainers by name."""
+"""Learning from item text on the server, and the registry of pretrainers."""
 
 from collections.abc import Callable
 

@@ -101,7 +101,7 @@ def pretrain_autoencoder(
     rises, but on held-out items it falls, and the neighbours in latent space get worse.
 
     Args:
-      key: a typed random key; same key and inputs, same latents.
+      key: a typed random key; the same key and inputs give the same latents.
       encodings: float[I, F], as from ``encode_texts`` or ``load_text_embeddings``.
       latent: D, width of the latents.
       hidden: widths of the layers between F and D.
@@ -153,7 +153,7 @@ def train_autoencoder(
     """Returns an autoencoder, its trained variables and the mean loss of each epoch.
 
     Args:
-      key: of the initial weights, the order of the items and the noise.
+      key: random key of the initial weights, the order of the items and the noise.
       data: float32[I, F], standardised.
       latent: D, width of the latents.
       hidden: widths of the layers between F and D.
@@ -193,7 +193,9 @@ def autoencoder(
     learning_rate: float = 1e-3,
     noise: float = 1.0,
 ) -> Pretrainer:
-    """Returns ``pretrain_autoencoder`` with these arguments, which documents them.
+    """Returns ``pretrain_autoencoder`` with these arguments.
+
+    They are documented there.
 
     Raises:
       InputError: if an argument is out of range.

@@ -1,4 +1,4 @@
-"""What every pretrainer is: it learns item latents from text encodings."""
+"""The interface of a pretrainer, which learns item latents from text encodings."""
 
 from typing import NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ class Pretrainer(Protocol):
         """Returns the latents of all items.
 
         Args:
-          key: a typed random key; same key and encodings, same latents.
+          key: a typed random key; the same key and encodings give the same latents.
           encodings: float[I, F].
           latent: D, width of the latents.
           progress: called from time to time, as

@@ -13,7 +13,7 @@ import numpy as np
 from fedpeft_jax.core.user_cache import user_cache
 
 SCHEME_VERSION = 1
-"""To be raised when the same texts and encoder give other encodings than before."""
+"""Increase it when the same texts and encoder give other encodings than before."""
 
 _log = logging.getLogger(__name__)
 

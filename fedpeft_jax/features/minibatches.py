@@ -84,7 +84,7 @@ def fit_network(
         arrays float32[B, F].
       variables: its initial variables, which are donated.
       data: float32[I, F].
-      key: of the order of the items and of the noise.
+      key: random key of the order of the items and of the noise.
       minibatches: the hyper-parameters.
       progress: called after each piece.
       between: ``(variables, done_epochs) -> variables``, called between two pieces.

@@ -39,7 +39,7 @@ def load_text_embeddings(
       ...     load_text_embeddings(path, np.array([3, 7])).encodings.tolist()
       [[0.0, 2.0], [1.0, 0.0]]
     """
-    name = f"text embeddings {os.fspath(path)!r}"
+    name = f"`text_embeddings={os.fspath(path)}`"
     layout = "an .npz file with item_id [n] (str) and embedding [n, features] (float)"
     try:
         arrays = read_npz(path)

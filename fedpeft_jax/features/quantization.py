@@ -118,7 +118,7 @@ def residual_kmeans(
     The centres start from k-means++ and are refined by Lloyd's algorithm.
 
     Args:
-      key: of the initial centres.
+      key: random key of the initial centres.
       latents: float[I, D].
       num_codebooks: l.
       codebook_size: d_R, at most I.
@@ -189,5 +189,6 @@ def check_codebook_size(codebook_size: int, num_items: int) -> None:
     if codebook_size > num_items:
         raise InputError(
             f"codebook_size={codebook_size} is larger than the catalogue of "
-            f"{num_items} items: use a codebook_size of at most {num_items}"
+            f"{num_items} items: set `embedding='rq(codebook_size=N)'` with N at most "
+            f"{num_items}"
         )

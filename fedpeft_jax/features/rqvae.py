@@ -164,7 +164,7 @@ def pretrain_rqvae(
     items. The returned codes are those of the trained model, without noise.
 
     Args:
-      key: a typed random key; same key and inputs, same codes.
+      key: a typed random key; the same key and inputs give the same codes.
       encodings: float[I, F].
       num_codebooks: l.
       codebook_size: d_R, at most I.

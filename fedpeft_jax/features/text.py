@@ -51,7 +51,7 @@ def encode_texts(
         name ('owner/model') or its local folder.
       cache_dir: folder of the cache; None for fedpeft_jax/encodings in the user's cache
         folder. If it cannot be written, a warning goes to the log.
-      seed: of TF-IDF's randomised decomposition; sentence models ignore it.
+      seed: seed of TF-IDF's randomised decomposition; sentence models ignore it.
 
     Returns:
       A ``TextFeatures`` with rows of norm 1, and the mean of these rows for the items
@@ -108,19 +108,23 @@ def _parse_encoder(encoder: str) -> tuple[str, str]:
     if encoder and folder.is_dir():
         return "folder", str(folder)
     parts = encoder.split("/")
-    # A name with more slashes, or with a leading dot or tilde, is meant as a path.
+    # A name with more slashes, or with a leading dot or tilde, is interpreted as a
+    # path.
     if len(parts) == 2 and all(parts) and encoder[0] not in ".~":
         return "model", encoder
     what = "is not a folder" if "/" in encoder else "is unknown"
     raise InputError(
-        f"text encoder {encoder!r} {what}: use 'tfidf', the name of a "
+        f"`text_encoder={encoder!r}` {what}: use 'tfidf', the name of a "
         "sentence-transformers model as 'owner/model' (such as "
         "'sentence-transformers/sentence-t5-base'), or the path of a model's folder"
     )
 
 
 def _encode_tfidf(texts: list[str], seed: int) -> np.ndarray:
-    """TF-IDF, reduced by a truncated SVD; a text that it cannot encode is all zeros."""
+    """Returns TF-IDF vectors, reduced by a truncated SVD.
+
+    A text that it cannot encode is all zeros.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
     from sklearn.utils.extmath import randomized_svd
@@ -162,7 +166,7 @@ def _encode_sentences(texts: list[str], name: str) -> np.ndarray:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise InputError(
-            f"text encoder {name!r} needs the package sentence-transformers: run "
+            f"`text_encoder={name!r}` needs the package sentence-transformers: run "
             "pip install 'fedpeft_jax[text]', or use `text_encoder=tfidf`"
         ) from error
     try:
@@ -170,14 +174,14 @@ def _encode_sentences(texts: list[str], name: str) -> np.ndarray:
     except Exception as error:  # a missing file, no network, or a broken model
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
-            f"text encoder {name!r} cannot be loaded ({reason}): pass a local folder "
-            "with the model, or use `text_encoder=tfidf`"
+            f"`text_encoder={name!r}` cannot be loaded ({reason}): pass a local "
+            "folder with the model, or use `text_encoder=tfidf`"
         ) from error
     rows = model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
     encodings = np.asarray(rows, np.float64)
     if not np.isfinite(encodings).all():
         raise InputError(
-            f"text encoder {name!r} returned NaN or infinite values: use another "
+            f"`text_encoder={name!r}` returned NaN or infinite values: use another "
             "model, or `text_encoder=tfidf`"
         )
     return encodings

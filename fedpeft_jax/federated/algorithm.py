@@ -32,7 +32,7 @@ class Algorithm(NamedTuple):
       aggregator: how the server combines updates.
       upload: how a client sends its update.
       download: how the server sends its variables.
-      release: what the server sees of the sums.
+      release: the stage that replaces the sums before the server uses them.
     """
 
     training: LocalTraining

@@ -4,7 +4,7 @@ Clients hold from a handful to thousands of items, but compiled code has static 
 A round therefore trains its cohort in *tiles*. A tile of length bucket b is a fixed
 number of clients, each padded to the bucket's capacity. The number of tiles of each
 bucket is data and not part of a shape. The cohort is sorted, longest history first.
-Tiles of the first bucket take clients until no remaining client needs that capacity,
+Tiles of the first bucket are filled until no remaining client needs that capacity,
 and the tiles of the next bucket continue from there. If the last tile of a bucket is
 not full, it also takes shorter clients, so that only the last tile of a round can have
 empty places.

@@ -1,4 +1,4 @@
-"""Local losses: they compare positives with negatives, averaged over the pairs."""
+"""Local losses, which compare positives with negatives, as means over the pairs."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -67,7 +67,7 @@ def bpr(positives: Array, negatives: Array, mask: Array) -> Array:
 def bce(positives: Array, negatives: Array, mask: Array) -> Array:
     r"""Returns the binary cross-entropy of positives and negatives.
 
-    A score is read as the log-odds that the client holds the item:
+    A score is interpreted as the log-odds that the client has the item:
 
     .. math:: -\frac{1}{N} \sum_{i=1}^N \frac{1}{1 + M} \Big(\ln \sigma(s_i)
               + \sum_{m=1}^M \ln (1 - \sigma(s_{im}))\Big)

@@ -1,6 +1,7 @@
-"""The sampler of the published evaluation, to reproduce it; every option is unsound.
+"""The sampler of the published evaluation, for its reproduction.
 
-`docs/why-numbers-differ.md` lists the effect of each option on the metrics.
+None of its options is part of the sound protocol. `docs/why-numbers-differ.md` lists
+the effect of each option on the metrics.
 """
 
 import jax.numpy as jnp
@@ -38,8 +39,8 @@ def published_negatives(
         The other items are then never negatives.
       fixed: whether a client draws its negatives once, for all participations.
       exclude_held_out: whether the validation and test items are never negatives
-        either. A device cannot know these items, and the model would learn which items
-        are held out.
+        either. A device does not have these items, and leaving them out reveals to the
+        model which items are held out.
 
     Example:
       >>> items = np.array([2]), np.array([3])

@@ -1,8 +1,8 @@
 """Release: the stage between the sums over a cohort and the server's step.
 
-The server learns only the sums of a cohort. A release stage replaces them by what the
-server may see. Central differential privacy adds its noise here, once per round and to
-all sums, that of the reported losses included.
+The server learns only the sums of a cohort. A release stage replaces them by those that
+the server may use. Central differential privacy adds its noise here, once per round and
+to all sums, including the sum of the reported losses.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class Cohort(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A stage that replaces the sums by what the server sees.
+    """A stage that replaces the sums by those that the server uses.
 
     Attributes:
       init: `(server) -> state`, where `server` holds the server's variables

@@ -1,7 +1,7 @@
-"""Samplers: what a client trains on in one participation.
+"""Samplers, which determine what a client trains on in one participation.
 
 A sampler decides what a device stores, how a client draws its negatives, and how often
-each item is expected to be a negative. The engine depends on no other part of a
+each item is expected to be a negative. No other part of the engine depends on the
 protocol. `fresh_negatives` is the sound sampler and the default.
 """
 
@@ -84,8 +84,8 @@ class Sampler(NamedTuple):
 def fresh_negatives(num_items: int, num_negatives: int = 1) -> Sampler:
     """Returns the sampler that draws new negatives in every participation.
 
-    They are drawn uniformly from all items except the client's training items. A device
-    does not know its held-out items, so these may be drawn.
+    They are drawn uniformly from all items except the client's training items. Held-out
+    items may be drawn, because a device does not have them.
 
     Args:
       num_items: I, the number of items.

@@ -53,7 +53,7 @@ def init_server(
             raise ValueError(
                 f"fitted {path} has shape {value.shape}, but the model has {found}"
             )
-        # Copied, because the state that holds it will be donated.
+        # The value is copied, because the state that holds it will be donated.
         flat[path] = jnp.array(value, flat[path].dtype)
     return _with_all_roles(traverse_util.unflatten_dict(flat))
 
@@ -143,6 +143,8 @@ def make_state(
     private: PyTree,
     algorithm: Algorithm,
     key: Key,
+    *,
+    num_clients: int,
     round_: int = 0,
 ) -> RoundState:
     """Returns the state before a phase's first round.
@@ -156,11 +158,10 @@ def make_state(
       private: the private parameters of all clients, arrays [U, ...].
       algorithm: everything that decides what happens in a round.
       key: the run's key for its rounds.
+      num_clients: U.
       round_: index of the phase's first round.
     """
     sent = select(server, SENT)
-    own = jax.tree.leaves(private)
-    num_clients = len(own[0]) if own else 0
     return RoundState(
         shared=sent[SHARED],
         rows=sent[ROWS],

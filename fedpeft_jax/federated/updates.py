@@ -27,7 +27,8 @@ class ClientUpdate(NamedTuple):
       item_ids: int32[K], the item of each gathered row; `num_items` on padding. The
         simulation needs these ids; they are not sent.
       weight: float32[], the client's weight in means; 0 for an empty place.
-      loss: float32[], the training loss, averaged over the local steps.
+      loss: float32[], the training loss with its proximal term, averaged over the local
+        steps. With several groups in the local schedule it is the first group's.
     """
 
     shared: PyTree

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fedpeft_jax.backbones import FedMF
+from fedpeft_jax.backbones import FedMF, schedule_of
 from fedpeft_jax.core.roles import TRAINED
 from fedpeft_jax.core.typing import History
 from fedpeft_jax.embeddings import ItemEmbedding
@@ -32,7 +32,7 @@ def test_fedmf_is_a_dot_product_with_a_private_vector():
 def test_fedmf_draws_users_from_their_own_keys_and_trains_all_at_once():
     assert FedMF.private_init == "per_client"
     model = FedMF(item_embedding=ItemEmbedding(3, 200), init_mean=2.0, init_scale=0.5)
-    assert model.local_schedule == (TRAINED,)
+    assert schedule_of(model) == (TRAINED,)
     variables = model.init(
         jax.random.key(0), HISTORY, IDS, deterministic=True, method="score"
     )

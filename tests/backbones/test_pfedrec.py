@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from fedpeft_jax.backbones import PFedRec
+from fedpeft_jax.backbones import PFedRec, schedule_of
 from fedpeft_jax.core.roles import PRIVATE, ROWS, SHARED, TRAINED, gather_rows
 from fedpeft_jax.core.typing import History
 from fedpeft_jax.embeddings import ItemEmbedding
@@ -83,7 +83,7 @@ def test_nothing_private_is_in_the_server_or_an_update():
 
 def test_alternating_moves_the_score_function_first():
     """With one epoch the network's step is the same, and the items' comes after it."""
-    assert PFedRec(item_embedding=ItemEmbedding(3, 2)).local_schedule == (TRAINED,)
+    assert schedule_of(PFedRec(item_embedding=ItemEmbedding(3, 2))) == (TRAINED,)
     split = random_split([5], num_items=15)
     found = {}
     for alternate in (False, True):

@@ -238,8 +238,8 @@ def test_clients_without_training_items():
         ([0], 1, 2, [[4]], "num_items - 1 = 3"),
         ([0], -2, 2, [[3]], "num_items - 1 = 3"),
         ([0, 0], 1, 2, [[3]], "training items must ascend"),
-        ([2], 1, 2, [[3]], "split the data anew"),
-        ([0], 2, 2, [[3]], "split the data anew"),
+        ([2], 1, 2, [[3]], "split the data again"),
+        ([0], 2, 2, [[3]], "split the data again"),
     ],
 )
 def test_bad_data(train, valid, test, candidates, message):

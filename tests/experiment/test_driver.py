@@ -18,7 +18,7 @@ from fedpeft_jax.experiment import (
     make_phases,
     run,
 )
-from fedpeft_jax.federated import AGGREGATORS, LOSSES
+from fedpeft_jax.federated import AGGREGATORS, LOSSES, published_negatives
 from fedpeft_jax.federated.aggregators import mean
 from fedpeft_jax.federated.cohorts import sample_cohort
 from fedpeft_jax.federated.losses import bpr
@@ -27,6 +27,7 @@ from tests.small_runs import (
     NUM_ITEMS,
     NUM_USERS,
     SETTINGS,
+    TRAINED,
     finish,
     finished,
     finished_trained,
@@ -329,6 +330,26 @@ def test_a_new_phase_is_one_function():
     assert losses.traces == first
 
 
+def test_the_leak_detector_reads_the_sampler_of_the_phases():
+    """A sampler that a caller puts into the phases, and no setting, leaks."""
+
+    def phases(config, prepared):
+        sampler = published_negatives(NUM_ITEMS, exclude_held_out=True)
+        return [
+            phase._replace(
+                algorithm=phase.algorithm._replace(
+                    training=phase.algorithm.training._replace(sampler=sampler)
+                )
+            )
+            for phase in make_phases(config, prepared)
+        ]
+
+    given = run(configure(**TRAINED, train_negatives="unseen")).summary
+    found = run(configure(**TRAINED), phases=phases).summary
+    assert found["metrics"] == given["metrics"]
+    assert found["baselines"]["log_odds"] == given["baselines"]["log_odds"]
+
+
 @pytest.mark.parametrize("stops", [(), (2, 2), (4, 3, 6), (2, 4), (2, 8)])
 def test_phases_must_ascend_and_fill_the_run(stops):
     def phases(config, prepared):
@@ -424,14 +445,16 @@ class Listener(Reporter):
     ],
 )
 def test_a_model_that_cannot_be_fitted_ends_the_run_before_its_first_round(
-    settings, message
+    settings, message, tmp_path
 ):
     class NoRound(Reporter):
         def progress(self, task, done, total, **values):
             assert task != "rounds"
 
+    folder = RunFolder(tmp_path / "run", "run")
     with pytest.raises(InputError, match=message):
-        run(configure(**SETTINGS | settings), reporter=NoRound())
+        run(configure(**SETTINGS | settings), reporter=NoRound(), folder=folder)
+    assert list(folder.path.iterdir()) == []  # and the folder may be used again
 
 
 def test_what_a_strategy_learned_is_noted_and_in_the_summary():

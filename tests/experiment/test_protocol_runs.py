@@ -83,7 +83,8 @@ def test_negatives_are_drawn_once_or_for_every_participation(draws):
     config = configure(**{**TRAINED, **changes})
     prepared = prepare(config)
     [phase] = make_phases(config, prepared)
-    clients = make_clients(config, prepared.split)
+    sampler = phase.algorithm.training.sampler
+    clients = make_clients(config, prepared.split, sampler)
     program = make_program(phase.model, phase.algorithm, clients)
     tables = []
     for round_ in (0, 1):

@@ -6,11 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
-from fedpeft_jax.experiment import reporting
 from fedpeft_jax.experiment.reporting import (
     ConsoleReporter,
-    Reporter,
+    SilentReporter,
     format_bytes,
+    note_figures,
     print_summary,
 )
 
@@ -90,19 +90,19 @@ def test_format_bytes(size, text):
     assert format_bytes(size) == text
 
 
-def test_the_base_reporter_is_silent(capsys):
-    reporter = Reporter()
+def test_the_silent_reporter_is_silent(capsys):
+    reporter = SilentReporter()
+    note_figures(reporter, "x", {"y": 1})
     reporter.note("x")
     reporter.progress("rounds", 1, 2, loss=0.5)
     reporter.close()
     assert capsys.readouterr() == ("", "")
 
 
-def test_plain_lines_are_spaced_in_time_and_end_at_the_end(monkeypatch):
+def test_plain_lines_are_spaced_in_time_and_end_at_the_end():
     clock = iter([0.0, 1.0, 2.5, 3.0, 3.1])
-    monkeypatch.setattr(reporting.time, "monotonic", lambda: next(clock))
     where = console(terminal=False)
-    reporter = ConsoleReporter(where)
+    reporter = ConsoleReporter(where, clock=lambda: next(clock))
     for done in (1, 2, 3, 4):
         reporter.progress("rounds", done, 4, loss=0.25)
     reporter.progress("next task", 1, 9)

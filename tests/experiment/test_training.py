@@ -35,7 +35,8 @@ def parts():
 
 
 def programs(config, prepared, phases):
-    clients = make_clients(config, prepared.split)
+    sampler = phases[0].algorithm.training.sampler
+    clients = make_clients(config, prepared.split, sampler)
     return [make_program(p.model, p.algorithm, clients) for p in phases]
 
 

@@ -99,7 +99,7 @@ def test_scaling_divides_neighbours_in_time(benchmark):
         return {"setting": "s", "items": items, "ms_per_round": {"samples": times}}
 
     results = [result(10, 1.0, 10.0, 2.0), result(20, 1.5, 15.0, 4.0)]
-    assert benchmark._scaling(results) == {"s": {"10": 1.0, "20": 1.5}}
+    assert benchmark.scaling_ratios(results) == {"s": {"10": 1.0, "20": 1.5}}
 
 
 @pytest.mark.slow

@@ -150,7 +150,12 @@ def test_the_warm_ups_table_becomes_the_frozen_one():
     assert_same(server[SHARED], fresh[SHARED])
 
     second = make_state(
-        copy(server), first.private, peft.algorithm, first.key, int(first.round)
+        copy(server),
+        first.private,
+        peft.algorithm,
+        first.key,
+        num_clients=4,
+        round_=int(first.round),
     )
     assert int(second.round) == 2
     assert_same(second.private, first.private)

@@ -216,7 +216,10 @@ def _is_hex(word: str) -> bool:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Waits while another process downloads into the folder; its lock ends with it."""
+    """Waits while another process downloads into the folder.
+
+    The lock is released when that process ends.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: two runs at once download the file twice

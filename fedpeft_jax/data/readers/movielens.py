@@ -46,7 +46,8 @@ class Layout(NamedTuple):
       read_movies: returns columns `item` and `text`, from the name of the file, its
         content and the name of the data set.
       num_ratings: the number of ratings in the published file; None if it changes.
-      md5: the checksum of the published archive; None to ask the server for it.
+      md5: the checksum of the published archive; if None, it is downloaded from the
+        server.
     """
 
     folder: str

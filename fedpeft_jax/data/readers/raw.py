@@ -122,7 +122,7 @@ def _read_times(name: str, text: pl.Series) -> pl.Series:
     if numbers.is_null().all():
         try:
             dates = stripped.str.to_datetime(strict=False, time_unit="us")
-        except pl.exceptions.ComputeError:  # a format that Polars does not know
+        except pl.exceptions.ComputeError:  # a format that Polars does not support
             dates = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
         if not dates.is_null().all():
             refuse_rows(name, "have no date, and others have", dates.is_null(), text)

@@ -1,8 +1,8 @@
 """Generates the interactions and texts of the data set that needs no file.
 
 Its structure is planted: titles and genres reveal one part of what makes users like an
-item, and a second part belongs to the item alone. So a model can gain from item text,
-and again from item-specific parameters.
+item, and a second part belongs to the item alone. Therefore a model can gain from item
+text, and again from item-specific parameters.
 """
 
 import dataclasses
@@ -37,7 +37,9 @@ _BLOCK = 1024  # users drawn at once: bounds memory for any number of users
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planted:
-    """The parameters of the synthetic data set, for oracles that know the truth.
+    """The parameters of the synthetic data set.
+
+    They are for tests that compare with the true parameters.
 
     The log-odds that user ``u`` picks item ``i`` next are ``popularity[i]
     + user_text[u] @ item_text[i] + user_own[u] @ item_own[i]``.

@@ -25,11 +25,14 @@ class Upload(NamedTuple):
 
     Attributes:
       init: `(received) -> state`, the initial state of one client, where `received`
-        holds the variables `{'params': ..., 'rows': ...}`. The client keeps the state
-        with its private parameters, and never sends it.
+        holds the variables `{'params': ..., 'rows': ...}`. Its rows are whole tables
+        [I, ...]. The client keeps the state with its private parameters, and never
+        sends it.
       encode: `(update, state, key) -> (payload, state, figures)`. The payload is a
         `ClientUpdate` whose `shared` and `rows` are what is sent. The figures are
-        scalars float32[] by name; a run reports their mean over the cohort.
+        diagnostics of the simulation, scalars float32[] by name; a run reports their
+        mean over the cohort. They do not pass through the release stage, and a real
+        deployment does not send them.
       decode: `(payload) -> update`, on the server.
     """
 
@@ -65,7 +68,7 @@ def identity_download() -> Download:
 
 
 def chain_uploads(*stages: Upload) -> Upload:
-    """Returns an upload that encodes by the given stages in order.
+    """Returns an upload that applies the given stages in order.
 
     Each stage receives its own key. Two stages may not report figures of the same name.
 
@@ -102,7 +105,7 @@ def chain_uploads(*stages: Upload) -> Upload:
 
 
 def chain_downloads(*stages: Download) -> Download:
-    """Returns a download that encodes by the given stages in order.
+    """Returns a download that applies the given stages in order.
 
     Each stage receives its own key.
 

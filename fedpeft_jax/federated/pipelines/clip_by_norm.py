@@ -1,4 +1,4 @@
-"""Clipping by norm: it bounds how far one client can move the server's variables.
+"""Clipping by norm, which bounds how far one client can move the variables.
 
 McMahan et al., Learning differentially private recurrent language models, ICLR 2018,
 algorithm 1 (flat clipping).
