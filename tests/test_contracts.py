@@ -99,6 +99,7 @@ def is_slow(number, loss, backbone, full, embedding):
     return (
         ("bpr", "bce")[number % 2] != loss
         or (full == "trained" and embedding is not None)
+        or (full is None and embedding in toys.EMBEDDINGS)
         or (variant and (full, embedding) != ("frozen", "lora"))
     )
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
 
 # In a folder of plugins a file may import these, and the registry alone its siblings.
-SHARED = ("base", "codes", "layers")
+SHARED = ("base", "checks", "codes", "layers")
 
 # Optional or slow to import: inside the function that needs them.
 LAZY = {"torch", "sentence_transformers", "matplotlib", "sklearn"}

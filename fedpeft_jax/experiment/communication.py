@@ -11,13 +11,12 @@ reported as a separate figure.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from fedpeft_jax.core.roles import FROZEN, SENT, num_bytes, select
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.federated import Algorithm
-from fedpeft_jax.federated.updates import dense_update
+from fedpeft_jax.federated.pipelines.checks import check_download, check_upload
 
 _ID_BYTES = 4
 
@@ -67,14 +66,8 @@ def measure_traffic(
     """
     sampler = algorithm.training.sampler
     num_items, sent = sampler.num_items, select(server, SENT)
-
-    def payloads(server: Variables) -> Any:
-        update, key = dense_update(server, num_items), jax.random.key(0)
-        state = algorithm.upload.init(server)
-        payload, _, _ = algorithm.upload.encode(update, state, key)
-        return payload, algorithm.download.encode(server, key)
-
-    upload, download = jax.eval_shape(payloads, sent)
+    upload, _ = check_upload(algorithm.upload, sent, num_items)
+    download = check_download(algorithm.download, sent)
     rows_bytes = num_bytes(upload.rows)
     row = rows_bytes / num_items + _ID_BYTES if rows_bytes else 0
     negatives = np.minimum(counts * sampler.num_negatives, num_items - counts)

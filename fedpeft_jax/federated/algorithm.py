@@ -15,6 +15,7 @@ from fedpeft_jax.federated.pipelines import (
     identity_download,
     identity_upload,
 )
+from fedpeft_jax.federated.pipelines.checks import check_upload
 from fedpeft_jax.federated.release import (
     Cohort,
     Release,
@@ -93,17 +94,16 @@ def figure_names(algorithm: Algorithm, state: RoundState) -> list[str]:
       The names in alphabetical order.
 
     Raises:
-      ValueError: if two stages report a figure of the same name.
+      InputError: if two stages report a figure of the same name, or the upload
+        pipeline does not keep its contract.
     """
-    update = dense_update(
-        {SHARED: state.shared, ROWS: state.rows}, algorithm.training.sampler.num_items
-    )
-    upload_state = jax.tree.map(lambda x: x[0], state.upload)
+    server = {SHARED: state.shared, ROWS: state.rows}
+    num_items = algorithm.training.sampler.num_items
+    _, sent = check_upload(algorithm.upload, server, num_items)
 
-    def figures(key: Key) -> tuple[Any, Any]:
-        payload, _, sent = algorithm.upload.encode(update, upload_state, key)
-        sums = algorithm.aggregator.map(algorithm.upload.decode(payload), key)
+    def released(key: Key) -> Any:
+        sums = algorithm.aggregator.map(dense_update(server, num_items), key)
         cohort = Cohort(jnp.int32(1), algorithm.training.uniform_weights)
-        return sent, algorithm.release.apply(sums, state.release, cohort, key)[2]
+        return algorithm.release.apply(sums, state.release, cohort, key)[2]
 
-    return sorted(merge_figures(*jax.eval_shape(figures, state.key)))
+    return sorted(merge_figures(sent, jax.eval_shape(released, state.key)))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.updates import Sums
 
@@ -94,5 +95,7 @@ def merge_figures(first: Figures, second: Figures) -> dict[str, Array]:
       {'clipped': 0.5, 'noise': 2.0}
     """
     if shared := first.keys() & second.keys():
-        raise ValueError(f"two stages report a figure named {min(shared)!r}")
+        raise InputError(
+            f"two stages report a figure named {min(shared)!r}: leave one stage out"
+        )
     return {**first, **second}

@@ -20,6 +20,7 @@ from fedpeft_jax.federated import (
     chain_uploads,
 )
 from fedpeft_jax.federated.pipelines import identity_upload
+from fedpeft_jax.federated.pipelines.checks import check_download, check_upload
 from tests import toys
 from tests.helpers import (
     Engine,
@@ -213,6 +214,61 @@ def test_downloads_chain_too():
     assert payload[SHARED]["w"].dtype == jnp.bfloat16
     assert both.decode(payload)[SHARED]["w"].tolist() == [1.0]
     assert chain_downloads(narrow) is narrow
+
+
+# Stages that break their contract, which would otherwise be broadcast silently
+
+
+BROKEN = {
+    "decoded rows have another width": (
+        Upload(
+            lambda received: (),
+            lambda update, state, key: (update, state, {}),
+            lambda p: p._replace(rows=jax.tree.map(lambda x: x[..., :1], p.rows)),
+        ),
+        r"shapes and types of the update; .*t.* is float32\[23, 1\] in place of",
+    ),
+    "nothing is decoded": (
+        STAGES["bfloat16"]._replace(decode=lambda payload: payload),
+        "is bfloat16.* in place of float32",
+    ),
+    "a field is lost": (
+        STAGES["identity"]._replace(decode=lambda p: p._replace(rows={})),
+        "must have the structure of the update",
+    ),
+    "no figures": (
+        STAGES["identity"]._replace(encode=lambda update, state, key: (update, state)),
+        r"must return \(payload, state, figures\)",
+    ),
+    "another payload": (
+        STAGES["identity"]._replace(encode=lambda update, s, key: ({}, s, {})),
+        "payload must be a ClientUpdate, got dict",
+    ),
+    "a state that grows": (
+        STAGES["identity"]._replace(encode=lambda u, s, key: (u, (s, s), {})),
+        "state must have the structure of the one that `init` returns",
+    ),
+    "a figure that is no scalar": (
+        STAGES["identity"]._replace(
+            encode=lambda u, s, key: (u, s, {"x": jnp.zeros(3)})
+        ),
+        r"figure 'x' .* scalar float32, got float32\[3\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_stage_that_breaks_its_contract_is_one_clear_error(name):
+    stage, message = BROKEN[name]
+    with pytest.raises(InputError, match=message) as caught:
+        check_upload(stage, RECEIVED, NUM_ITEMS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_that_does_not_decode_is_one_clear_error():
+    broken = DOWNLOADS["bfloat16"]()._replace(decode=lambda payload: payload)
+    with pytest.raises(InputError, match="is bfloat16.* in place of float32"):
+        check_download(broken, RECEIVED)
 
 
 # In a round
