@@ -4,7 +4,13 @@ from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.checkpoint import load_variables
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
 from fedpeft_jax.experiment.driver import RunResult, run
-from fedpeft_jax.experiment.phases import Phase, freeze_table, make_phases, start
+from fedpeft_jax.experiment.phases import (
+    Phase,
+    freeze_table,
+    make_phases,
+    restart,
+    start,
+)
 from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.reporting import (
     ConsoleReporter,
@@ -50,6 +56,7 @@ __all__ = [
     "make_program",
     "prepare",
     "print_summary",
+    "restart",
     "run",
     "start",
     "variables_of",

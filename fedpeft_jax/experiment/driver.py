@@ -22,7 +22,13 @@ from fedpeft_jax.experiment.communication import (
 )
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
-from fedpeft_jax.experiment.phases import Phase, check_phases, make_phases, start
+from fedpeft_jax.experiment.phases import (
+    Phase,
+    check_phases,
+    make_phases,
+    restart,
+    start,
+)
 from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.protocol import unsound_choices
 from fedpeft_jax.experiment.recorder import Recorder
@@ -111,6 +117,8 @@ def run(
     state = start(config.run.seed, planned, prepared.split.num_clients)
     for index, phase in enumerate(planned):
         state = phase.enter(state)._replace(phase=np.int64(index))
+        if index and phase.algorithm is not planned[index - 1].algorithm:
+            state = restart(state, phase.algorithm)
         traffic.append(
             measure_traffic(
                 phase.name, phase.algorithm, variables_of(state), clients.counts

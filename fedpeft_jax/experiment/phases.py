@@ -122,6 +122,26 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
     )
 
 
+def restart(state: RunState, algorithm: Algorithm) -> RunState:
+    """Returns the state with the optimizers, pipelines and release started anew.
+
+    The driver calls it where a phase has another algorithm than the phase before it.
+
+    Args:
+      state: the state of a run; its variables and its round are kept.
+      algorithm: the algorithm of the rounds that follow.
+    """
+    rounds = make_state(
+        variables_of(state),
+        state.rounds.private,
+        algorithm,
+        state.rounds.key,
+        num_clients=len(state.last_round),
+        round_=state.round,
+    )
+    return state._replace(rounds=rounds)
+
+
 def check_phases(phases: list[Phase], rounds: int) -> None:
     """Checks that phases follow each other and fill a run.
 

@@ -23,7 +23,8 @@ class Aggregator(NamedTuple):
     Attributes:
       init: `(server) -> state`, where `server` holds the server's variables
         `{'params': ..., 'rows': ...}`.
-      map: `(ClientUpdate of one client, key) -> Sums`. Each client has its own key.
+      map: `(ClientUpdate of one client, key) -> Sums`. The sums of an update with
+        weight 0, an empty place, must be zero. Each client has its own key.
       apply: `(Sums, state, server, key) -> (step, state)`. The server adds the step, a
         tree like `server`, to its variables.
     """

@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fedpeft_jax.core.errors import DivergedError, InputError
@@ -18,10 +19,16 @@ from fedpeft_jax.experiment import (
     make_phases,
     run,
 )
-from fedpeft_jax.federated import AGGREGATORS, LOSSES, published_negatives
+from fedpeft_jax.federated import (
+    AGGREGATORS,
+    LOSSES,
+    published_negatives,
+    with_server_optimizer,
+)
 from fedpeft_jax.federated.aggregators import mean
 from fedpeft_jax.federated.cohorts import sample_cohort
 from fedpeft_jax.federated.losses import bpr
+from tests import toys
 from tests.small_runs import (
     FEATURES,
     NUM_ITEMS,
@@ -328,6 +335,26 @@ def test_a_new_phase_is_one_function():
     losses.traces = 0
     run(configure(**{**SETTINGS, "rounds": 4}), phases=lambda c, p: phases(c, p)[:2])
     assert losses.traces == first
+
+
+def test_a_phase_may_change_the_algorithm_and_its_states_start_anew():
+    """Stages with state and another server optimizer, after the warm-up."""
+
+    def phases(config, prepared):
+        warm_up, main = make_phases(config, prepared)
+        changed = main.algorithm._replace(
+            upload=toys.error_feedback(),
+            release=toys.noisy_sums(0.0),
+            aggregator=with_server_optimizer(mean(), optax.adam(0.1)),
+        )
+        middle = main._replace(stop=4)
+        return [warm_up, middle, main._replace(algorithm=changed, enter=lambda s: s)]
+
+    result = run(configure(**SETTINGS), phases=phases)
+    assert int(result.state.rounds.release) == 2  # rounds of the last phase
+    assert result.state.phase_rounds.tolist() == [2, 2, 2]
+    memory = np.asarray(jax.tree.leaves(result.state.rounds.upload)[0])
+    assert memory.shape[0] == NUM_USERS and memory.any()
 
 
 def test_the_leak_detector_reads_the_sampler_of_the_phases():
