@@ -93,14 +93,16 @@ def is_slow(number, loss, backbone, full, embedding):
 
     Every pair runs in BPR or in BCE each time, by turns, and in the other then. A
     trained table with an adapter beside it works, but nobody's results rest on it, and
-    variants of a recommender are on trial with a few embeddings.
+    variants of a recommender or of an embedding are tested in a few combinations.
     """
-    variant = backbone in [spec for s in SPECS.values() for spec in s[1:]]
+    variants = [spec for s in SPECS.values() for spec in s[1:]]
+    variant = backbone in variants
     return (
         ("bpr", "bce")[number % 2] != loss
         or (full == "trained" and embedding is not None)
         or (full is None and embedding in toys.EMBEDDINGS)
         or (variant and (full, embedding) != ("frozen", "lora"))
+        or (embedding in variants and backbone != "fedmf")
     )
 
 
