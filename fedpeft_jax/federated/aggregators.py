@@ -67,7 +67,7 @@ def mean() -> Aggregator:
     def apply(sums: Sums, state: Any, server: PyTree, key: Key) -> tuple[PyTree, Any]:
         del server, key
         assert sums.shared.weight is not None
-        factor = reciprocal(sums.shared.weight)
+        factor = 1.0 / divisor(sums.shared.weight)
         step = {
             SHARED: _scale(sums.shared.value, factor),
             ROWS: _scale(sums.rows.value, factor),
@@ -102,7 +102,7 @@ def row_mean() -> Aggregator:
     def apply(sums: Sums, state: Any, server: PyTree, key: Key) -> tuple[PyTree, Any]:
         step, state = plain.apply(sums, state, server, key)
         assert sums.rows.weight is not None
-        weight = jnp.where(sums.rows.weight > 0, sums.rows.weight, 1.0)
+        weight = divisor(sums.rows.weight)
         rows = jax.tree.map(
             lambda x: x / weight.reshape((-1,) + (1,) * (x.ndim - 1)), sums.rows.value
         )
@@ -149,17 +149,17 @@ def with_server_optimizer(
     return Aggregator(init, aggregator.map, apply)
 
 
-def reciprocal(weight: Array) -> Array:
-    """Returns `1 / weight`, and zero where the weight is zero.
+def divisor(weight: Array) -> Array:
+    """Returns the weight, and 1 where there is none.
 
     Args:
-      weight: float32[...], at least 0.
+      weight: float32[...], sums of weights.
 
     Example:
-      >>> reciprocal(jnp.array([0.5, 0.0])).tolist()
-      [2.0, 0.0]
+      >>> divisor(jnp.array([0.5, 0.0])).tolist()
+      [0.5, 1.0]
     """
-    return jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
+    return jnp.where(weight > 0, weight, 1.0)
 
 
 def _scale(tree: PyTree, factor: Array) -> PyTree:

@@ -7,17 +7,17 @@ the effect of each option on the metrics.
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.core.keys import NO_ROUND, ClientPurpose, client_key, purpose_key
+from fedpeft_jax.core.keys import NO_ROUND, client_key
 from fedpeft_jax.core.ragged import Ragged, read_row
 from fedpeft_jax.core.typing import Array, Key
 from fedpeft_jax.data import Split
-from fedpeft_jax.federated.negatives import draw_negatives
 from fedpeft_jax.federated.sampler import (
+    MAX_HELD_OUT,
     ClientData,
     ClientStore,
     Sampler,
+    draw_pairs,
     expected_negatives,
-    lay_out,
     pair_scores,
 )
 
@@ -63,19 +63,18 @@ def published_negatives(
         positives, count = read_row(store.train, client_id, capacity, num_items)
         seen = positives
         if store.excluded is not None:
-            seen, _ = read_row(store.excluded, client_id, capacity + 2, num_items)
-        own_key = client_key(key, jnp.int32(NO_ROUND) if fixed else round_, client_id)
-        drawn = draw_negatives(
-            purpose_key(own_key, ClientPurpose.NEGATIVES),
+            room = capacity + MAX_HELD_OUT
+            seen, _ = read_row(store.excluded, client_id, room, num_items)
+        return draw_pairs(
+            client_key(key, jnp.int32(NO_ROUND) if fixed else round_, client_id),
+            positives,
             count,
             seen,
             jnp.sum(seen < pool, dtype=jnp.int32),
-            capacity=capacity,
             num_items=num_items,
             num_negatives=num_negatives,
             pool=pool,
         )
-        return lay_out(positives, count, drawn)
 
     return Sampler(
         num_items=num_items,
@@ -96,7 +95,7 @@ def _with_held_out(split: Split) -> Ragged:
         clients = np.flatnonzero(held_out >= 0)
         owners.append(clients)
         items.append(held_out[clients])
-    users, values = np.concatenate(owners), np.concatenate(items)
-    order = np.lexsort((values, users))
-    counts = np.bincount(users, minlength=split.num_clients)
+    clients, values = np.concatenate(owners), np.concatenate(items)
+    order = np.lexsort((values, clients))
+    counts = np.bincount(clients, minlength=split.num_clients)
     return Ragged.from_counts(values[order], counts)

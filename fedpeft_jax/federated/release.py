@@ -88,7 +88,7 @@ def merge_figures(first: Figures, second: Figures) -> dict[str, Array]:
       second: the figures of another stage, by name.
 
     Raises:
-      ValueError: if both stages report a figure of the same name.
+      InputError: if both stages report a figure of the same name.
 
     Example:
       >>> merge_figures({"clipped": 0.5}, {"noise": 2.0})

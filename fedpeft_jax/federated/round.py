@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fedpeft_jax.core.keys import ClientPurpose, ServerPurpose, client_key, purpose_key
 from fedpeft_jax.core.roles import ROWS, SHARED, gather_rows, scatter_add_rows
 from fedpeft_jax.core.typing import Array, PyTree
+from fedpeft_jax.federated.aggregators import divisor
 from fedpeft_jax.federated.algorithm import (
     Algorithm,
     RoundReport,
@@ -222,7 +223,7 @@ def mean_loss(total: Sum) -> Array:
       2.0
     """
     assert total.weight is not None
-    return total.value / jnp.where(total.weight > 0, total.weight, 1.0)
+    return total.value / divisor(total.weight)
 
 
 def _add_clients(total: Array, values: Array) -> Array:

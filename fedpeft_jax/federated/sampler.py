@@ -15,9 +15,9 @@ from fedpeft_jax.core.keys import ClientPurpose, client_key, purpose_key
 from fedpeft_jax.core.ragged import Ragged, read_row
 from fedpeft_jax.core.typing import Array, History, Key
 from fedpeft_jax.data import Split
-from fedpeft_jax.federated.negatives import Negatives, draw_negatives
+from fedpeft_jax.federated.negatives import draw_negatives
 
-_HELD_OUT = 2  # the most items besides the positives that a sampler may exclude
+MAX_HELD_OUT = 2  # the most items besides the positives that a sampler may exclude
 
 
 class ClientStore(NamedTuple):
@@ -107,17 +107,15 @@ def fresh_negatives(num_items: int, num_negatives: int = 1) -> Sampler:
         key: Key, round_: Array, client_id: Array, store: ClientStore, capacity: int
     ) -> ClientData:
         positives, count = read_row(store.train, client_id, capacity, num_items)
-        own_key = client_key(key, round_, client_id)
-        drawn = draw_negatives(
-            purpose_key(own_key, ClientPurpose.NEGATIVES),
+        return draw_pairs(
+            client_key(key, round_, client_id),
+            positives,
             count,
             positives,
             count,
-            capacity=capacity,
             num_items=num_items,
             num_negatives=num_negatives,
         )
-        return lay_out(positives, count, drawn)
 
     return Sampler(
         num_items=num_items,
@@ -131,14 +129,39 @@ def fresh_negatives(num_items: int, num_negatives: int = 1) -> Sampler:
     )
 
 
-def lay_out(positives: Array, count: Array, drawn: Negatives) -> ClientData:
-    """Returns the rows of a client: its positives, then its negatives.
+def draw_pairs(
+    key: Key,
+    positives: Array,
+    count: Array,
+    seen: Array,
+    num_seen: Array,
+    *,
+    num_items: int,
+    num_negatives: int,
+    pool: int | None = None,
+) -> ClientData:
+    """Returns the rows of a client: its positives, then the negatives that it draws.
 
     Args:
+      key: the client's key of the round.
       positives: int32[N], the client's training items; `num_items` on padding.
       count: int32[], the number of positives without padding.
-      drawn: the negatives that the client drew.
+      seen: int32[X], the items that are never negatives, ascending.
+      num_seen: int32[], how many of these are in the pool.
+      num_items: I, the number of items.
+      num_negatives: M, negatives per positive.
+      pool: negatives are drawn from the items `0..pool-1`; None for all items.
     """
+    drawn = draw_negatives(
+        purpose_key(key, ClientPurpose.NEGATIVES),
+        count,
+        seen,
+        num_seen,
+        capacity=positives.shape[0],
+        num_items=num_items,
+        num_negatives=num_negatives,
+        pool=pool,
+    )
     index = jnp.arange(positives.shape[0], dtype=jnp.int32)
     return ClientData(
         item_ids=jnp.concatenate([positives, drawn.item_ids]),
@@ -171,7 +194,7 @@ def pair_scores(scores: Array, data: ClientData, pool: int) -> tuple[Array, Arra
       ([4.0, 3.0], [[2.0], [1.0]])
     """
     num_pairs, num_negatives = data.negatives.shape
-    if num_pairs * (1 + num_negatives) + _HELD_OUT <= pool:
+    if num_pairs * (1 + num_negatives) + MAX_HELD_OUT <= pool:
         negatives = scores[num_pairs:].reshape(num_pairs, num_negatives)
         return scores[:num_pairs], negatives
     return scores[data.positives], scores[data.negatives]
