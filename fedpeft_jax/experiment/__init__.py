@@ -6,9 +6,9 @@ from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
 from fedpeft_jax.experiment.driver import RunResult, run
 from fedpeft_jax.experiment.phases import (
     Phase,
+    enter_phase,
     freeze_table,
     make_phases,
-    restart,
     start,
 )
 from fedpeft_jax.experiment.preparation import Prepared, prepare
@@ -46,6 +46,7 @@ __all__ = [
     "advance",
     "compile_rounds",
     "configure",
+    "enter_phase",
     "evaluate",
     "freeze_table",
     "load_variables",
@@ -56,7 +57,6 @@ __all__ = [
     "make_program",
     "prepare",
     "print_summary",
-    "restart",
     "run",
     "start",
     "variables_of",

@@ -25,8 +25,8 @@ from fedpeft_jax.experiment.early_stopping import should_stop, update_best
 from fedpeft_jax.experiment.phases import (
     Phase,
     check_phases,
+    enter_phase,
     make_phases,
-    restart,
     start,
 )
 from fedpeft_jax.experiment.preparation import Prepared, prepare
@@ -116,9 +116,7 @@ def run(
     traffic: list[PhaseTraffic] = []
     state = start(config.run.seed, planned, prepared.split.num_clients)
     for index, phase in enumerate(planned):
-        state = phase.enter(state)._replace(phase=np.int64(index))
-        if index and phase.algorithm is not planned[index - 1].algorithm:
-            state = restart(state, phase.algorithm)
+        state = enter_phase(state, planned, index)
         traffic.append(
             measure_traffic(
                 phase.name, phase.algorithm, variables_of(state), clients.counts

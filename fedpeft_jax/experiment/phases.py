@@ -4,18 +4,21 @@ Warm-up (FedPEFT, arXiv 2512.13734, section 4): a few rounds train the full tabl
 there were no compressed embedding. The table is then frozen, private and surviving
 shared parameters are kept, and the compressed embedding is added to the table.
 
-A phase begins with its `enter`, a pure function from the last state of the run before
-the phase to the first state in it. To add a phase, write such a function and add a
-`Phase` with it to the list that `make_phases` returns.
+A phase begins with its `enter`, a pure function from the state before the phase to the
+state in which it starts. The function changes variables; `enter_phase` starts what
+depends on the algorithm anew. To add a phase, write such a function and add a `Phase`
+with it to the list that `make_phases` returns.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from fedpeft_jax.backbones import Backbone, fit_model
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
-from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED
 from fedpeft_jax.embeddings import Fitted
 from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.config import RunConfig
@@ -70,26 +73,20 @@ def make_phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
       InputError: if a model cannot be fitted to the items.
     """
     warm_up, rounds = config.run.warm_up_rounds, config.run.rounds
-    phases: list[Phase] = []
+    phases = []
     if warm_up:
-        phases.append(
-            _phase(config, prepared, "warm_up", warm_up, as_it_is, main=False)
-        )
+        phases.append(_phase(config, prepared, "warm_up", warm_up, main=False))
     if warm_up < rounds:
-        phases.append(_phase(config, prepared, "peft", rounds, as_it_is, main=True))
-    if len(phases) == 2:
-        phases[1] = phases[1]._replace(enter=freeze_table(config.run.seed, phases[1]))
+        phase = _phase(config, prepared, "peft", rounds, main=True)
+        if warm_up:
+            freeze = freeze_table(config.run.seed, phase.model, phase.fitted)
+            phase = phase._replace(enter=freeze)
+        phases.append(phase)
     return phases
 
 
 def _phase(
-    config: RunConfig,
-    prepared: Prepared,
-    name: str,
-    stop: int,
-    enter: Enter,
-    *,
-    main: bool,
+    config: RunConfig, prepared: Prepared, name: str, stop: int, *, main: bool
 ) -> Phase:
     num_items = prepared.split.num_items
     model = make_model(config.model, num_items, warm_up=not main)
@@ -97,7 +94,7 @@ def _phase(
         model, run_key(config.run.seed, RunPurpose.ADAPTER), prepared.item_features
     )
     algorithm = make_algorithm(config.training, config.server, model)
-    return Phase(name, model, algorithm, fitted, stop, enter, main)
+    return Phase(name, model, algorithm, fitted, stop, keep_state, main)
 
 
 def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
@@ -122,19 +119,25 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
     )
 
 
-def restart(state: RunState, algorithm: Algorithm) -> RunState:
-    """Returns the state with the optimizers, pipelines and release started anew.
+def enter_phase(state: RunState, phases: list[Phase], index: int) -> RunState:
+    """Returns the state before the first round of a phase.
 
-    The driver calls it where a phase has another algorithm than the phase before it.
+    If the phase has another algorithm object than the phase before it, the states of
+    the server optimizers, of the upload pipeline and of the release stage start anew.
 
     Args:
-      state: the state of a run; its variables and its round are kept.
-      algorithm: the algorithm of the rounds that follow.
+      state: the state after the phase before, or the result of `start`.
+      phases: all phases of the run.
+      index: index of the phase that begins.
     """
+    phase = phases[index]
+    state = phase.enter(state)._replace(phase=np.int64(index))
+    if not index or phase.algorithm is phases[index - 1].algorithm:
+        return state
     rounds = make_state(
         variables_of(state),
         state.rounds.private,
-        algorithm,
+        phase.algorithm,
         state.rounds.key,
         num_clients=len(state.last_round),
         round_=state.round,
@@ -160,35 +163,27 @@ def check_phases(phases: list[Phase], rounds: int) -> None:
         )
 
 
-def as_it_is(state: RunState) -> RunState:
+def keep_state(state: RunState) -> RunState:
     """Returns the state unchanged, for a phase that continues with it."""
     return state
 
 
-def freeze_table(seed: int, phase: Phase) -> Enter:
+def freeze_table(seed: int, model: Backbone, fitted: Fitted) -> Enter:
     """Returns the `enter` of the phase that follows a warm-up.
 
     The table that the warm-up trained becomes the frozen one, private and surviving
-    shared parameters are kept, the compressed embedding is drawn from its own key, and
-    the server's optimizers start anew.
+    shared parameters are kept, and the compressed embedding is drawn from its own key.
 
     Args:
       seed: seed of the run.
-      phase: the phase that begins; its model holds the table as a frozen one.
+      model: the model of the phase that begins, which holds the table as a frozen one.
+      fitted: what the server learned for that model.
     """
 
     def enter(state: RunState) -> RunState:
-        key = run_key(seed, RunPurpose.ADAPTER)
-        server: dict[str, Any] = init_server(phase.model, key, phase.fitted.values)
+        server = init_server(model, run_key(seed, RunPurpose.ADAPTER), fitted.values)
         server = keep_surviving(server, variables_of(state))
-        rounds = make_state(
-            server,
-            state.rounds.private,
-            phase.algorithm,
-            state.rounds.key,
-            num_clients=len(state.last_round),
-            round_=state.round,
-        )
+        rounds = state.rounds._replace(shared=server[SHARED], rows=server[ROWS])
         return state._replace(rounds=rounds, frozen=server[FROZEN])
 
     return enter

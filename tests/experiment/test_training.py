@@ -9,6 +9,7 @@ from fedpeft_jax.experiment import (
     advance,
     compile_rounds,
     configure,
+    enter_phase,
     evaluate,
     make_clients,
     make_phases,
@@ -47,7 +48,7 @@ def test_plain_functions_give_the_bits_of_a_whole_run(parts):
     for index, (phase, program) in enumerate(
         zip(phases, programs(*parts), strict=True)
     ):
-        state = phase.enter(state)._replace(phase=np.int64(index))
+        state = enter_phase(state, phases, index)
         program = compile_rounds(program, state)
         while state.round < phase.stop:
             state, report = advance(program, state, 2)
@@ -77,7 +78,7 @@ def test_entering_a_phase_changes_no_private_parameter_and_counts_no_round(parts
     state, _ = advance(program, start(config.run.seed, [warm_up, main], NUM_USERS), 2)
     users = np.asarray(state.rounds.private["user"])
     table = np.asarray(state.rounds.rows["item_embedding"]["full"])
-    entered = main.enter(state)
+    entered = enter_phase(state, [warm_up, main], 1)
     assert entered.round == state.round == 2
     np.testing.assert_array_equal(entered.rounds.private["user"], users)
     np.testing.assert_array_equal(entered.frozen["item_embedding"]["full"], table)
