@@ -106,9 +106,9 @@ def check_fields(settings: Any) -> None:
         value = getattr(settings, field.name)
         if value is None:
             continue
-        kind, words = _kind(field)
+        kind = kind_of(field)
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise InputError(f"`{field.name}={value!r}` must be {words}")
+            raise InputError(f"`{field.name}={value!r}` must be {_WORDS[kind]}")
         choices, bounds = field.metadata["choices"], field.metadata["bounds"]
         if choices and value not in choices:
             raise InputError(
@@ -122,8 +122,12 @@ def check_fields(settings: Any) -> None:
             raise InputError(f"`{field.name}={value}` must be {needs}")
 
 
-def _kind(field: dataclasses.Field[Any]) -> tuple[type, str]:
-    """The type of a field, without None, and the words for it."""
+def kind_of(field: dataclasses.Field[Any]) -> type:
+    """Returns the type of a setting, without None.
+
+    Args:
+      field: a field that `setting` declared, of type str, int, float or bool.
+    """
     options = typing.get_args(field.type) or (field.type,)
-    kind = next(option for option in options if option is not types.NoneType)
-    return kind, _WORDS[kind]
+    kind: type = next(option for option in options if option is not types.NoneType)
+    return kind

@@ -77,6 +77,19 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     return call.func.id, kwargs
 
 
+def name_of(text: str) -> str:
+    """Returns the name in a spec.
+
+    Args:
+      text: a spec, e.g. `'lora(rank=4)'`.
+
+    Example:
+      >>> name_of("lora(rank=4)")
+      'lora'
+    """
+    return text.partition("(")[0].strip()
+
+
 def _is_a(value: Any, annotation: Any) -> bool:
     """Returns whether a literal has the annotated type; checks plain types only."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)

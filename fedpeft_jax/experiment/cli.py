@@ -2,7 +2,6 @@
 
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +10,7 @@ from absl import app, flags, logging
 
 from fedpeft_jax.core import specs
 from fedpeft_jax.core.errors import DivergedError, InputError
+from fedpeft_jax.core.settings import kind_of
 from fedpeft_jax.core.user_cache import user_cache
 from fedpeft_jax.data import DATASETS
 from fedpeft_jax.evaluation import BASELINES
@@ -34,12 +34,10 @@ def define_flags(leave_out: Sequence[str] = ()) -> None:
     for name, field in FIELDS.items():
         if name in leave_out:
             continue
-        options = typing.get_args(field.type) or (field.type,)
-        kind = next(option for option in options if option is not types.NoneType)
         help_, choices = as_flags(field.metadata["help"]), field.metadata["choices"]
         if choices:
             help_ += f" ({', '.join(choices)})"
-        _DEFINE[kind](name, field.default, help_)
+        _DEFINE[kind_of(field)](name, field.default, help_)
 
 
 def as_flags(message: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.settings import check_fields
+from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import DataSettings, check_source
 from fedpeft_jax.evaluation import BASELINES
 from fedpeft_jax.experiment.build import (
@@ -82,7 +83,7 @@ class RunConfig:
             data = file.partition(".")[0] or "table"
         model = self.model
         parts = [data.lower(), model.backbone, model.full, model.embedding]
-        return "-".join(part.partition("(")[0].strip() for part in parts)
+        return "-".join(name_of(part) for part in parts)
 
     @property
     def baseline_names(self) -> tuple[str, ...]:

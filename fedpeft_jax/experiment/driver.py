@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedpeft_jax.core.errors import DivergedError
+from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
@@ -124,8 +125,8 @@ def run(
         )
         key = (id(phase.model), id(phase.algorithm))
         if key not in programs:
-            embedding = config.model.embedding.partition("(")[0]
-            note_figures(recorder.reporter, embedding, phase.fitted.figures)
+            name = name_of(config.model.embedding)
+            note_figures(recorder.reporter, name, phase.fitted.figures)
             program = make_program(phase.model, phase.algorithm, clients)
             with recorder.time("compile_s"):
                 programs[key] = compile_rounds(program, state)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
+from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.core.typing import Array, Key
 from fedpeft_jax.data import Dataset, Split, load, make_split, sample_candidates
 from fedpeft_jax.embeddings import ItemFeatures
@@ -138,7 +139,7 @@ def _learn_from_text(
         ),
     )
     spread = pretrained.latent_spread
-    name = config.text.pretraining.partition("(")[0]
+    name = name_of(config.text.pretraining)
     reporter.note(
         f"{name}: explains {pretrained.explained_variance:.3f} of the variance, "
         f"latent spread {spread.min():.3g} to {spread.max():.3g}"
