@@ -73,6 +73,17 @@ def make_training(model, loss=bpr, optimizer=None, num_negatives=1, **kwargs):
     return LocalTraining(model=model, loss=loss, optimizer=optimizer or ADAM, **kwargs)
 
 
+class Counted:
+    """BPR that counts how often it is traced."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def __call__(self, positives, negatives, mask):
+        self.traces += 1
+        return bpr(positives, negatives, mask)
+
+
 def copy(tree):
     """The same arrays in buffers of their own, for a function that donates them."""
     return jax.tree.map(lambda x: x.copy(), tree)

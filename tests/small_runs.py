@@ -13,13 +13,14 @@ import tempfile
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from jax.experimental.compilation_cache import compilation_cache
 
 from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
-from fedpeft_jax.experiment import RunFolder, cli, configure, run
+from fedpeft_jax.experiment import Reporter, RunFolder, cli, configure, run
 from fedpeft_jax.experiment.checkpoint import load_variables
 from tests.helpers import ROOT
 
@@ -104,6 +105,34 @@ def finished():
 def finished_trained():
     """The run of `TRAINED`, made once."""
     return finish(pathlib.Path(_FOLDER.name) / "trained", **TRAINED)
+
+
+def leaf(tree, name):
+    """The array of that name, wherever it is in a tree."""
+    found = {path[-1]: value for path, value in flat(tree)}
+    return np.asarray(found[name])
+
+
+def flat(tree, path=()):
+    """The paths and the leaves of a nest of dictionaries."""
+    if not isinstance(tree, dict):
+        yield path, tree
+        return
+    for name, child in tree.items():
+        yield from flat(child, (*path, name))
+
+
+class Listener(Reporter):
+    """Keeps the notes and the progress of a run."""
+
+    def __init__(self):
+        self.notes, self.tasks = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def progress(self, task, done, total, **values):
+        self.tasks.append((task, done, total, set(values)))
 
 
 @functools.cache

@@ -1,44 +1,37 @@
-"""Whole runs: phases, folders, figures, and what happens when one goes wrong."""
+"""Whole runs: their summary, their phases, their reproducibility, early stopping."""
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from fedpeft_jax.core.errors import DivergedError, InputError
+from fedpeft_jax.backbones import BACKBONES, FedMF
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import from_frame
 from fedpeft_jax.experiment import (
-    Reporter,
     RunFolder,
     configure,
     evaluate,
     load_variables,
-    make_phases,
     run,
 )
 from fedpeft_jax.federated import (
-    AGGREGATORS,
     LOSSES,
-    published_negatives,
-    with_server_optimizer,
 )
-from fedpeft_jax.federated.aggregators import mean
 from fedpeft_jax.federated.cohorts import sample_cohort
-from fedpeft_jax.federated.losses import bpr
-from tests import toys
+from tests.helpers import Counted
 from tests.small_runs import (
     FEATURES,
     NUM_ITEMS,
     NUM_USERS,
     SETTINGS,
-    TRAINED,
+    Listener,
     finish,
     finished,
     finished_trained,
+    flat,
     history,
+    leaf,
     small_runs,
 )
 
@@ -77,20 +70,6 @@ FULL, A, B = "full", "A", "B"
 def _small():
     with small_runs():
         yield
-
-
-def leaf(tree, name):
-    """The array of that name, wherever it is."""
-    found = {path[-1]: value for path, value in flat(tree)}
-    return np.asarray(found[name])
-
-
-def flat(tree, path=()):
-    if not isinstance(tree, dict):
-        yield path, tree
-        return
-    for name, child in tree.items():
-        yield from flat(child, (*path, name))
 
 
 def assert_same_result(one, two):
@@ -267,17 +246,6 @@ def test_the_result_holds_the_model_and_the_state():
     assert state.best.variables is None
 
 
-class Counted:
-    """BPR that counts how often it is traced."""
-
-    def __init__(self):
-        self.traces = 0
-
-    def __call__(self, positives, negatives, mask):
-        self.traces += 1
-        return bpr(positives, negatives, mask)
-
-
 def test_one_program_per_model_however_often_it_is_validated(monkeypatch):
     counts = []
     for eval_every in (1, 6):
@@ -301,105 +269,26 @@ def test_a_data_set_in_memory_replaces_the_one_that_is_named():
         run(config)
 
 
-# Phases of another kind
+class TracedFedMF(FedMF):
+    """FedMF that counts how often its scores are traced for an evaluation."""
+
+    traces = []  # noqa: RUF012
+
+    def score(self, history, ids, *, deterministic):
+        if deterministic:
+            self.traces.append(ids is None)
+        return super().score(history, ids, deterministic=deterministic)
 
 
-def test_a_new_phase_is_one_function():
-    """Halfway through the main phase the users start anew; nothing is compiled."""
-
-    def forget_users(state):
-        private = jax.tree.map(jnp.zeros_like, state.rounds.private)
-        return state._replace(rounds=state.rounds._replace(private=private))
-
-    losses = Counted()
-
-    def phases(config, prepared):
-        *before, main = make_phases(config, prepared)
-        counted = main.algorithm.training._replace(loss=losses)
-        main = main._replace(algorithm=main.algorithm._replace(training=counted))
-        again = main._replace(enter=forget_users)
-        return [*before, main._replace(stop=4), again]
-
-    result = run(configure(**SETTINGS), phases=phases)
-    first = losses.traces
-    assert result.state.phase_rounds.tolist() == [2, 2, 2]
-    # A user that took no part after round 4 is still where the phase put it.
-    idle = result.state.last_round < 4
-    assert idle.any() and not np.any(
-        np.asarray(result.variables["private"]["user"])[idle]
-    )
-    found = result.summary["communication"]["phases"]
-    assert [phase["name"] for phase in found] == ["warm_up", "peft", "peft"]
-    assert [phase["rounds"] for phase in found] == [2, 2, 2]
-    # The repeated phase has the model and the algorithm of the one before it.
-    losses.traces = 0
-    run(configure(**{**SETTINGS, "rounds": 4}), phases=lambda c, p: phases(c, p)[:2])
-    assert losses.traces == first
-
-
-def test_a_phase_may_change_the_algorithm_and_its_states_start_anew():
-    """Stages with state and another server optimizer, after the warm-up."""
-
-    def phases(config, prepared):
-        warm_up, main = make_phases(config, prepared)
-        changed = main.algorithm._replace(
-            upload=toys.error_feedback(),
-            release=toys.noisy_sums(0.0),
-            aggregator=with_server_optimizer(mean(), optax.adam(0.1)),
-        )
-        middle = main._replace(stop=4)
-        return [warm_up, middle, main._replace(algorithm=changed, enter=lambda s: s)]
-
-    result = run(configure(**SETTINGS), phases=phases)
-    assert int(result.state.rounds.release) == 2  # rounds of the last phase
-    assert result.state.phase_rounds.tolist() == [2, 2, 2]
-    memory = np.asarray(jax.tree.leaves(result.state.rounds.upload)[0])
-    assert memory.shape[0] == NUM_USERS and memory.any()
-
-
-def test_the_leak_detector_reads_the_sampler_of_the_phases():
-    """A sampler that a caller puts into the phases, and no setting, leaks."""
-
-    def phases(config, prepared):
-        sampler = published_negatives(NUM_ITEMS, exclude_held_out=True)
-        return [
-            phase._replace(
-                algorithm=phase.algorithm._replace(
-                    training=phase.algorithm.training._replace(sampler=sampler)
-                )
-            )
-            for phase in make_phases(config, prepared)
-        ]
-
-    given = run(configure(**TRAINED, train_negatives="unseen")).summary
-    found = run(configure(**TRAINED), phases=phases).summary
-    assert found["metrics"] == given["metrics"]
-    assert found["baselines"]["log_odds"] == given["baselines"]["log_odds"]
-
-
-@pytest.mark.parametrize("stops", [(), (2, 2), (4, 3, 6), (2, 4), (2, 8)])
-def test_phases_must_ascend_and_fill_the_run(stops):
-    def phases(config, prepared):
-        main = make_phases(config, prepared)[-1]
-        return [main._replace(stop=stop) for stop in stops]
-
-    with pytest.raises(InputError, match="let the stops ascend, and the last one be"):
-        run(configure(**SETTINGS), phases=phases)
-
-
-def test_pipelines_change_the_bytes_and_are_reported(tmp_path):
-    plain = finished()
-    stages = {"upload": "clip_by_norm(max_norm=0.05), bfloat16", "download": "bfloat16"}
-    coded = finish(tmp_path / "coded", **stages)
-    whole, half = (
-        r.summary["communication"]["uplink_bytes_per_client_round"]
-        for r in (plain, coded)
-    )
-    assert half == {name: size / 2 for name, size in whole.items()}
-    clipped = [entry["figures"]["clipped"] for entry in coded.history]
-    assert all(0 < share <= 1 for share in clipped)
-    assert all("figures" not in entry for entry in plain.history)
-    assert coded.summary["metrics"] != plain.summary["metrics"]
+def test_validations_and_the_final_evaluation_share_their_traces(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "traced", TracedFedMF)
+    settings = {**SETTINGS, "backbone": "traced", "warm_up_rounds": 0}
+    counts = []
+    for validate in (evaluate, lambda *_: {}):
+        TracedFedMF.traces.clear()
+        run(configure(**settings), validate=validate)
+        counts.append(len(TracedFedMF.traces))
+    assert counts[0] == counts[1] > 0
 
 
 # Early stopping
@@ -447,119 +336,3 @@ def test_a_run_that_gets_better_to_the_end_is_not_stopped():
     config = configure(**SETTINGS, early_stopping_rounds=2)
     summary = run(config, validate=validating([0.1, 0.2, 0.3])).summary
     assert summary["rounds"] == {"run": 6, "evaluated": 6}
-
-
-# What goes wrong
-
-
-class Listener(Reporter):
-    """Keeps the notes."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"embedding": "rq(codebook_size=41, quantizer='kmeans')"},
-            "codebook_size=41 is larger than the catalogue of 40 items",
-        ),
-    ],
-)
-def test_a_model_that_cannot_be_fitted_ends_the_run_before_its_first_round(
-    settings, message, tmp_path
-):
-    class NoRound(Reporter):
-        def progress(self, task, done, total, **values):
-            assert task != "rounds"
-
-    folder = RunFolder(tmp_path / "run", "run")
-    with pytest.raises(InputError, match=message):
-        run(configure(**SETTINGS | settings), reporter=NoRound(), folder=folder)
-    assert list(folder.path.iterdir()) == []  # and the folder may be used again
-
-
-def test_what_a_strategy_learned_is_noted_and_in_the_summary():
-    listener = Listener()
-    settings = {**SETTINGS, "rounds": 2, "warm_up_rounds": 0}
-    settings |= {
-        "embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"
-    }
-    summary = run(configure(**settings), reporter=listener).summary
-    figures = summary["pretraining"]["embedding"]
-    norms = figures["residual_norms"]
-    assert norms[0] > norms[1] > norms[2]
-    note = next(note for note in listener.notes if note.startswith("rq:"))
-    for words in ("residual norms", "dead codes 0 0", "distinct codes", "perplexity"):
-        assert words in note
-
-
-def test_a_non_finite_update_stops_the_run_and_nothing_before_it_is_lost(tmp_path):
-    settings = {**SETTINGS, "warm_up_rounds": 0, "eval_every": 1, "rounds": 8}
-    config = configure(**{**settings, "client_optimizer": "sgd(learning_rate=1e12)"})
-    folder = RunFolder(tmp_path / "run", "run")
-    with pytest.raises(DivergedError) as caught:
-        run(config, folder=folder)
-    done = len(history(folder.path)) if (folder.path / "metrics.jsonl").exists() else 0
-    message = str(caught.value)
-    assert f"round {done + 1} gave a non-finite update" in message
-    assert "`client_optimizer`" in message and "\n" not in message
-    kept = load_variables(folder.path / "checkpoints" / "last_finite")
-    assert all(np.all(np.isfinite(value)) for _, value in flat(kept))
-    assert not (folder.path / "summary.json").exists()
-    assert json.loads((folder.path / "config.json").read_text()) == config.flat()
-
-
-def test_a_divergence_after_good_rounds_keeps_them(tmp_path, monkeypatch):
-    """The fifth round's update is not finite; the fourth's model is on disk."""
-
-    def breaks_in_the_fifth_round():
-        plain = mean()
-
-        def apply(sums, state, server, key):
-            step, _ = plain.apply(sums, (), server, key)
-            spoil = jnp.where(state == 2, jnp.nan, 1.0)  # two rounds were warm-up
-            return jax.tree.map(lambda x: x * spoil, step), state + 1
-
-        return plain._replace(init=lambda server: jnp.int32(0), apply=apply)
-
-    monkeypatch.setitem(AGGREGATORS, "breaks", breaks_in_the_fifth_round)
-    folder = RunFolder(tmp_path / "run", "run")
-    with pytest.raises(DivergedError, match="round 5 gave"):
-        run(configure(**SETTINGS, aggregator="breaks"), folder=folder)
-    assert [entry["round"] for entry in history(folder.path)] == [2, 4]
-    kept = load_variables(folder.path / "checkpoints" / "last_finite")
-    expected = finish(tmp_path / "four", rounds=4).variables
-    np.testing.assert_allclose(leaf(kept, B), leaf(expected, B), rtol=1e-6)
-
-
-def test_a_disk_that_fills_up_names_the_file_and_keeps_the_lines_before(tmp_path):
-    class FillsUp(RunFolder):
-        def append_metrics(self, entry):
-            if entry["round"] == 4:
-                raise InputError(f"cannot write {self.path}: No space left on device")
-            super().append_metrics(entry)
-
-    folder = FillsUp(tmp_path / "run", "run")
-    with pytest.raises(InputError, match="No space left"):
-        run(configure(**SETTINGS), folder=folder)
-    assert [entry["round"] for entry in history(folder.path)] == [2]
-
-
-def test_progress_reaches_the_end_and_names_its_figures():
-    class Listener(Reporter):
-        seen: list = []  # noqa: RUF012
-
-        def progress(self, task, done, total, **values):
-            if task == "rounds":
-                self.seen.append((done, total, set(values)))
-
-    run(configure(**SETTINGS), reporter=Listener())
-    assert [done for done, *_ in Listener.seen] == [2, 4, 6]
-    assert Listener.seen[-1][1] == 6
-    assert Listener.seen[-1][2] == {"loss", "valid NDCG@10", "rounds/s"}

@@ -5,27 +5,21 @@ import pytest
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import DATASETS, Source
-from fedpeft_jax.experiment import Reporter, configure, prepare
-from tests.small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
+from fedpeft_jax.experiment import configure, prepare
+from tests.small_runs import (
+    FEATURES,
+    NUM_ITEMS,
+    NUM_USERS,
+    SETTINGS,
+    Listener,
+    small_runs,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     with small_runs():
         yield
-
-
-class Listener(Reporter):
-    """Remembers notes and progress."""
-
-    def __init__(self):
-        self.notes, self.tasks = [], []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def progress(self, task, done, total, **values):
-        self.tasks.append((task, done, total, set(values)))
 
 
 def prepared(**settings):

@@ -25,6 +25,7 @@ from fedpeft_jax.federated import (
 from fedpeft_jax.federated.aggregators import mean
 from fedpeft_jax.federated.losses import bpr
 from tests.helpers import (
+    Counted,
     Engine,
     assert_close,
     assert_same,
@@ -38,17 +39,6 @@ from tests.helpers import (
 NUM_ITEMS = 29
 SPLIT = random_split([3, 9, 1, 4, 2, 3, 12, 2, 5, 1], NUM_ITEMS)
 COHORT = 6
-
-
-class Counted:
-    """BPR that counts how often it is traced."""
-
-    def __init__(self):
-        self.traces = 0
-
-    def __call__(self, positives, negatives, mask):
-        self.traces += 1
-        return bpr(positives, negatives, mask)
 
 
 @pytest.fixture(scope="module")
