@@ -149,6 +149,16 @@ def error_feedback():
     return Upload(init, encode, decode)
 
 
+def uniform_noise(scale):
+    """A stage that adds uniform noise; its key decides what."""
+
+    def encode(update, state, key):
+        add = lambda x: x + scale * jax.random.uniform(key)  # noqa: E731
+        return update._replace(shared=jax.tree.map(add, update.shared)), state, {}
+
+    return Upload(lambda received: (), encode, lambda payload: payload)
+
+
 def noisy_sums(scale=0.1):
     """Adds normal noise to the sum of the shared parameters, and counts its rounds."""
 
