@@ -175,12 +175,9 @@ def test_a_chain_encodes_in_order_and_decodes_in_reverse():
 
 def test_the_stages_of_a_chain_have_keys_of_their_own():
     update = make_update([1, 4, 7])
-    one = send(chain_uploads(toys.uniform_noise(1.0), identity_upload()), update)[
-        0
-    ].shared["w"]
-    other = send(chain_uploads(identity_upload(), toys.uniform_noise(1.0)), update)[
-        0
-    ].shared["w"]
+    noise, plain = toys.uniform_noise(1.0), identity_upload()
+    chains = chain_uploads(noise, plain), chain_uploads(plain, noise)
+    one, other = (send(chain, update)[0].shared["w"] for chain in chains)
     assert abs(float((one - other)[0, 0])) > 1e-3
 
 
