@@ -25,3 +25,18 @@ class DivergedError(RuntimeError):
     """
 
     __module__ = "fedpeft_jax"
+
+
+class StoppedError(Exception):
+    """A signal asked a run to stop, and the run has saved its state.
+
+    Args:
+      message: one line that says how to go on.
+      signal: number of the signal.
+    """
+
+    __module__ = "fedpeft_jax"
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

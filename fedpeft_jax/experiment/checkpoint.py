@@ -1,6 +1,19 @@
-"""Saves and loads the variables of a model with Orbax."""
+"""Saves and loads trees of arrays with Orbax, completely or not at all.
 
+A saved tree is a folder with what Orbax wrote and `manifest.json`, which has the size
+and the SHA-256 of every other file, and facts that the caller adds. The folder is
+written under another name and then renamed. A folder that differs from its manifest is
+not read.
+"""
+
+import errno
+import hashlib
+import json
+import os
 import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,13 +22,104 @@ import orbax.checkpoint as ocp
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import PyTree
 
+MANIFEST = "manifest.json"
+_TREE = "tree"
+
+
+class Saved(NamedTuple):
+    """A tree that was read from a folder.
+
+    Attributes:
+      tree: nested dictionaries of NumPy arrays.
+      facts: JSON values that were saved with the tree.
+    """
+
+    tree: PyTree
+    facts: dict[str, Any]
+
+
+def save_tree(
+    path: pathlib.Path, tree: PyTree, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Writes nested dictionaries of arrays to a folder, completely or not at all.
+
+    Args:
+      path: the folder, which is replaced if it exists. Its parent must exist or have an
+        existing parent.
+      tree: nested dictionaries of arrays.
+      facts: JSON values that are kept in the manifest.
+
+    Raises:
+      InputError: if the folder cannot be written (permissions, full disk, or a run
+        folder that was removed).
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...   path = pathlib.Path(folder) / "final"
+      ...   save_tree(path, {"B": np.eye(2)}, {"round": 3})
+      ...   load_tree(path).facts
+      {'round': 3}
+    """
+    host = jax.tree.map(np.asarray, tree)
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        # The threads of Orbax's asynchronous checkpointer would outlive a failure.
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(
+                (aside / _TREE).absolute(), args=ocp.args.StandardSave(host)
+            )
+        files = {name: _size_and_hash(aside / name) for name in _files_in(aside)}
+        with (aside / MANIFEST).open("w") as file:
+            content = {"files": files, "facts": dict(facts or {})}
+            json.dump({**content, "sha256": _digest(content)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        _replace_folder(aside, path)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(
+            f"cannot write {path}: {reason[:300]}; free some space or set `out`"
+        ) from error
+
+
+def load_tree(path: pathlib.Path) -> Saved:
+    """Returns a tree that `save_tree` wrote, after a check of all its files.
+
+    Args:
+      path: the folder.
+
+    Raises:
+      InputError: if the folder does not exist or is damaged.
+    """
+    if not path.is_dir():
+        raise InputError(f"no variables at {path}: name a folder under checkpoints/")
+    try:
+        facts = _check_files(path)
+        source = (path / _TREE).absolute()
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(source).item_metadata
+            if metadata is None:  # Orbax only warns.
+                raise ValueError("its metadata are damaged")
+            target = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
+            return Saved(checkpointer.restore(source, target), facts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"cannot read the variables at {path}: {reason}; save them again"
+        ) from error
+
 
 def save_variables(path: pathlib.Path, variables: PyTree) -> None:
-    """Writes a tree of arrays to a folder, completely or not at all.
+    """Writes a model's variables to a folder, completely or not at all.
 
     Args:
       path: the folder, which is replaced if it exists.
-      variables: a tree of arrays.
+      variables: the variables by collection.
 
     Raises:
       InputError: if the folder cannot be written (permissions, full disk).
@@ -27,18 +131,7 @@ def save_variables(path: pathlib.Path, variables: PyTree) -> None:
       ...   load_variables(pathlib.Path(folder) / "final")["B"].tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    host = jax.tree.map(np.asarray, variables)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The threads of Orbax's asynchronous checkpointer would outlive a failure.
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(
-                path.absolute(), args=ocp.args.StandardSave(host), force=True
-            )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot write {path}: {error}; free some space or set `out`"
-        ) from error
+    save_tree(path, variables)
 
 
 def load_variables(path: pathlib.Path) -> PyTree:
@@ -50,16 +143,55 @@ def load_variables(path: pathlib.Path) -> PyTree:
     Raises:
       InputError: if the folder does not exist or is damaged.
     """
-    if not path.is_dir():
-        raise InputError(f"no variables at {path}: name a folder under checkpoints/")
+    return load_tree(path).tree
+
+
+def _check_files(path: pathlib.Path) -> dict[str, Any]:
+    """Compares a folder with its manifest, and returns the facts in it."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    digest = manifest.pop("sha256")
+    if _digest(manifest) != digest:
+        raise ValueError(f"{MANIFEST} has another content than when it was written")
+    files, facts = manifest["files"], manifest["facts"]
+    # Orbax opens nothing but what is listed, and no link leads out of the folder.
+    if sorted(files) != sorted(name for name in _files_in(path) if name != MANIFEST):
+        raise ValueError("its files are not those of its manifest")
+    for name, expected in files.items():
+        if _size_and_hash(path / name) != expected:
+            raise ValueError(f"{name} has another content than when it was written")
+    return dict(facts)
+
+
+def _files_in(path: pathlib.Path) -> list[str]:
+    """Returns the relative names of all files in a folder; links are an error."""
+    found = []
+    for parent, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            if (pathlib.Path(parent) / name).is_symlink():
+                raise ValueError(f"{name} is a link")
+        found += [os.path.relpath(os.path.join(parent, name), path) for name in names]
+    return sorted(found)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _size_and_hash(path: pathlib.Path) -> list[int | str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [path.stat().st_size, digest]
+
+
+def _replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames a folder to another one, which it replaces."""
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(path.absolute()).item_metadata
-            if metadata is None:  # Orbax only warns.
-                raise ValueError("its metadata are damaged")
-            target = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
-            return checkpointer.restore(path.absolute(), target)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"cannot read the variables at {path}: {error}; save them again"
-        ) from error
+        new.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedpeft_jax.core.errors import DivergedError
+from fedpeft_jax.core.roles import FROZEN, num_bytes
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
-from fedpeft_jax.evaluation.per_user import per_user_table
 from fedpeft_jax.experiment.communication import (
     PhaseTraffic,
     measure_traffic,
@@ -23,6 +23,8 @@ from fedpeft_jax.experiment.communication import (
 )
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
+from fedpeft_jax.experiment.finish import finish
+from fedpeft_jax.experiment.identity import fingerprint
 from fedpeft_jax.experiment.phases import (
     Phase,
     check_phases,
@@ -34,9 +36,12 @@ from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.protocol import unsound_choices
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.reporting import Reporter, note_figures
+from fedpeft_jax.experiment.resume import finished, open_folder
 from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.snapshot import unpack
 from fedpeft_jax.experiment.state import RunState, variables_of
-from fedpeft_jax.experiment.summary import rank_all, summarize_run, valid_ndcg
+from fedpeft_jax.experiment.stopping import Stop, never_stop
+from fedpeft_jax.experiment.summary import valid_ndcg
 from fedpeft_jax.experiment.training import (
     Program,
     advance,
@@ -57,12 +62,12 @@ class RunResult(NamedTuple):
       summary: the content of `summary.json`.
       variables: the model's variables by collection: those of the last round, or with
         early stopping those of the best validation.
-      state: the state after the last round.
+      state: the state after the last round; None if the run had finished before.
     """
 
     summary: dict[str, Any]
     variables: dict[str, Any]
-    state: RunState
+    state: RunState | None
 
 
 def run(
@@ -73,17 +78,23 @@ def run(
     reporter: Reporter | None = None,
     phases: Callable[[RunConfig, Prepared], list[Phase]] = make_phases,
     validate: Validate = evaluate,
+    stop: Stop = never_stop,
 ) -> RunResult:
     """Prepares, trains and evaluates one experiment.
+
+    If the folder holds the same run, the run continues from its newest checkpoint, and
+    a run that has finished is not run again.
 
     Args:
       config: as `configure` returns it.
       dataset: a data set that replaces the one that the configuration names, e.g. from
         `from_frame`.
-      folder: where results are written; None keeps them in memory.
+      folder: where results are written; None for the folder that the setting `out`
+        names, and without one for memory alone.
       reporter: receives notes and progress; None for no output.
       phases: a function that returns the phases of the run.
       validate: a function that measures the model between rounds.
+      stop: returns the signal that asks the run to stop, if there is one.
 
     Returns:
       The summary, the variables of the model and the last state.
@@ -91,6 +102,7 @@ def run(
     Raises:
       InputError: for data or settings that cannot be used.
       DivergedError: if an update is not finite.
+      StoppedError: if a signal asked the run to stop; its state is saved.
 
     Example:
       >>> from fedpeft_jax import configure
@@ -98,22 +110,44 @@ def run(
       >>> sorted(result.summary["metrics"]["test"])
       ['full', 'sampled']
     """
-    recorder = Recorder(folder, reporter)
-    prepared = prepare(config, recorder.reporter, dataset)
-    recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
-    for choice in unsound_choices(config):
-        recorder.reporter.note(f"unsound protocol: {choice}")
-    with recorder.time("pretrain_s"):
-        planned = phases(config, prepared)
-    check_phases(planned, config.run.rounds)
-    if folder is not None:
-        # Not written earlier: a run that cannot start must leave no folder behind.
-        folder.write_config(config.flat())
+    own = None
+    if folder is None and config.run.out is not None:
+        own = folder = RunFolder(config.run.out, config.name, config.run.resume)
+    recorder = Recorder(folder, reporter, config.run.keep_checkpoints, stop)
+    try:
+        if folder is not None and dataset is None:
+            done = finished(folder, config, recorder)
+            if done is not None:
+                return RunResult(*done, None)
+        prepared = prepare(config, recorder.reporter, dataset)
+        recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
+        for choice in unsound_choices(config):
+            recorder.reporter.note(f"unsound protocol: {choice}")
+        with recorder.time("pretrain_s"):
+            planned = phases(config, prepared)
+        check_phases(planned, config.run.rounds)
+        return _run(config, prepared, planned, validate, recorder)
+    finally:
+        recorder.close()
+        if own is not None:
+            own.close()
 
+
+def _run(
+    config: RunConfig,
+    prepared: Prepared,
+    planned: list[Phase],
+    validate: Validate,
+    recorder: Recorder,
+) -> RunResult:
+    """Trains from the beginning or from a checkpoint, and evaluates."""
+    recorder.fingerprint = fingerprint(config, prepared)
+    saved = open_folder(config, recorder)
     sampler = planned[0].algorithm.training.sampler
     clients = make_clients(config, prepared.split, sampler)
     evaluator = Evaluator(prepared.split, prepared.candidates)
     programs: dict[tuple[int, int], Program] = {}
+    compiled: set[tuple[int, int]] = set()
     traffic: list[PhaseTraffic] = []
     state = start(config.run.seed, planned, prepared.split.num_clients)
     for index, phase in enumerate(planned):
@@ -123,22 +157,38 @@ def run(
                 phase.name, phase.algorithm, variables_of(state), clients.counts
             )
         )
+        if saved is not None:
+            if index < saved.facts["phase"]:
+                continue  # its rounds have run
+            state, saved = unpack(saved.tree, state), None
+        else:
+            recorder.pending.clear()
         key = (id(phase.model), id(phase.algorithm))
         if key not in programs:
             name = name_of(config.model.embedding)
             note_figures(recorder.reporter, name, phase.fitted.figures)
-            program = make_program(phase.model, phase.algorithm, clients)
+            programs[key] = make_program(phase.model, phase.algorithm, clients)
+        if state.round < phase.stop and key not in compiled:
             with recorder.time("compile_s"):
-                programs[key] = compile_rounds(program, state)
-        program = programs[key]
+                programs[key] = compile_rounds(programs[key], state)
+            compiled.add(key)
         state, stopped = _train(
-            config, phase, program, state, traffic, evaluator, validate, recorder
+            config, phase, programs[key], state, traffic, evaluator, validate, recorder
         )
         if stopped:
             break
-    return _finish(
-        config, prepared, phase, program, state, traffic, evaluator, recorder
+    recorder.checkpoint(state, wait=True)
+    summary, variables = finish(
+        config=config,
+        prepared=prepared,
+        phase=phase,
+        score=programs[key].score,
+        state=state,
+        traffic=traffic,
+        evaluator=evaluator,
+        recorder=recorder,
     )
+    return RunResult(summary, dict(variables), state)
 
 
 def _train(
@@ -153,12 +203,22 @@ def _train(
 ) -> tuple[RunState, bool]:
     """Runs a phase; returns the state after it and whether the run stops early."""
     total, eval_every = config.run.rounds, config.evaluation.eval_every
-    patience = config.evaluation.early_stopping_rounds
+    every = config.run.checkpoint_every
+    patience = config.evaluation.early_stopping_rounds if phase.main else 0
     shown: dict[str, float] = {}
-    figures: dict[str, list[float]] = {}  # since the last validation
-    while (first := state.round) < phase.stop:
-        due = (first // eval_every + 1) * eval_every
-        done = min(phase.stop, first + program.clients.chunk, due)
+    while True:
+        first = state.round
+        if first % eval_every == 0 and should_stop(state.best, first, patience):
+            recorder.reporter.note(
+                f"stopped after round {first}: validation NDCG@10 was best at "
+                f"round {int(state.best.round)}"
+            )
+            return state, True
+        if first >= phase.stop:
+            return state, False
+        recorder.check_stop(state)
+        due = [(first // n + 1) * n for n in (eval_every, every) if n]
+        done = min(phase.stop, first + program.clients.chunk, *due)
         with recorder.time("rounds_s"):
             state, report = advance(program, state, done - first)
             losses, finite = np.asarray(report.losses), bool(report.finite)
@@ -166,77 +226,39 @@ def _train(
             _diverged(state, recorder)
         loss = float(losses[done - first - 1])
         for name, values in report.figures.items():
-            figures.setdefault(name, []).extend(values[: done - first].tolist())
-        if done % eval_every and done != total:
-            recorder.progress(done, total, loss=loss, **shown)
-            continue
-        with recorder.time("evaluate_s"):
-            metrics = validate(program, variables_of(state), evaluator)
-        entry = {
-            "round": done,
-            "phase": phase.name,
-            "loss": loss,
-            "metrics": {"valid": metrics} if metrics else {},
-            "bytes": moving_bytes(traffic, state.phase_clients.tolist()),
-        }
-        if figures:
-            means = {name: float(np.mean(values)) for name, values in figures.items()}
-            entry["figures"], figures = means, {}
-        recorder.validation(entry)
-        value = valid_ndcg(entry)
-        if metrics:
-            shown = {"valid NDCG@10": value}
+            recorder.pending.setdefault(name, []).extend(
+                values[: done - first].tolist()
+            )
+        improved = False
+        if done % eval_every == 0 or done == total:
+            with recorder.time("evaluate_s"):
+                metrics = validate(program, variables_of(state), evaluator)
+            entry = recorder.validation(
+                {
+                    "round": done,
+                    "phase": phase.name,
+                    "loss": loss,
+                    "metrics": {"valid": metrics} if metrics else {},
+                    "bytes": _bytes_so_far(state, traffic),
+                }
+            )
+            value = valid_ndcg(entry)
+            if metrics:
+                shown = {"valid NDCG@10": value}
+            if phase.main:
+                kept = variables_of(state) if patience else None
+                best = update_best(state.best, done, value, kept)
+                improved = bool(metrics) and int(best.round) == done
+                state = state._replace(best=best)
         recorder.progress(done, total, loss=loss, **shown)
-        if phase.main:
-            kept = variables_of(state) if patience else None
-            best = update_best(state.best, done, value, kept)
-            state = state._replace(best=best)
-            if should_stop(best, done, patience):
-                recorder.reporter.note(
-                    f"stopped after round {done}: validation NDCG@10 was best at "
-                    f"round {int(best.round)}"
-                )
-                return state, True
-    return state, False
+        if every and (improved or done % every == 0):
+            recorder.checkpoint(state)
 
 
-def _finish(
-    config: RunConfig,
-    prepared: Prepared,
-    phase: Phase,
-    program: Program,
-    state: RunState,
-    traffic: Sequence[PhaseTraffic],
-    evaluator: Evaluator,
-    recorder: Recorder,
-) -> RunResult:
-    """Ranks the held-out items, and writes the model and the summary."""
-    round_, variables = state.round, variables_of(state)
-    if config.evaluation.early_stopping_rounds and state.best.variables is not None:
-        round_, variables = int(state.best.round), state.best.variables
-    folder = recorder.folder
-    if folder is not None:
-        folder.save_variables("final", variables)
-    with recorder.time("evaluate_s"):
-        sampler = phase.algorithm.training.sampler
-        ranks = rank_all(config, prepared, evaluator, program.score, variables, sampler)
-    summary = summarize_run(
-        config=config,
-        prepared=prepared,
-        figures=phase.fitted.figures,
-        ranks=ranks,
-        state=state,
-        evaluated=(round_, variables),
-        history=recorder.history,
-        traffic=traffic,
-        clock=recorder.seconds,
-    )
-    if folder is not None:
-        valid_clients = evaluator.clients("valid")
-        table = per_user_table(prepared.dataset, prepared.split, ranks, valid_clients)
-        folder.write_per_user(table)
-        folder.write_summary(summary)
-    return RunResult(summary, variables, state)
+def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
+    """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
+    once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
+    return moving_bytes(traffic, state.phase_clients.tolist()) + once
 
 
 def _diverged(state: RunState, recorder: Recorder) -> None:

@@ -46,6 +46,8 @@ def update_best(best: Best, round_: int, value: float, variables: PyTree) -> Bes
 def should_stop(best: Best, round_: int, patience: int) -> bool:
     """Returns whether no validation of the last `patience` rounds was the best.
 
+    Before the first validation there is nothing to compare, and the run goes on.
+
     Args:
       best: the best validation so far.
       round_: the number of rounds that are done.
@@ -56,4 +58,4 @@ def should_stop(best: Best, round_: int, patience: int) -> bool:
       >>> [should_stop(best, round_, patience=20) for round_ in (30, 40)]
       [False, True]
     """
-    return bool(patience) and round_ - int(best.round) >= patience
+    return bool(patience and best.round) and round_ - int(best.round) >= patience

@@ -6,6 +6,7 @@ last and atomically, so that it exists if and only if the run finished.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import polars as pl
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.experiment.checkpoint import save_variables
+from fedpeft_jax.experiment.folder_lock import FolderLock
 
 _OURS = (
     *("config.json", "metrics.jsonl", "per_user.parquet", "summary.json"),
@@ -25,49 +27,66 @@ _OURS = (
 
 
 class RunFolder:
-    """Writes the results of one run to a folder.
+    """Writes the results of one run to a folder, which it locks.
 
     Args:
-      path: a folder that holds no run; None makes `runs/NAME-N` with the first free N.
+      path: a folder; None makes `runs/NAME-N` with the first free N.
       name: NAME, which is used if `path` is None.
+      resume: `'auto'` continues the run in the folder if there is one, `'never'`
+        refuses such a folder, and `'must'` refuses a folder without a run.
 
     Raises:
-      InputError: if the folder holds a run, or cannot be written.
+      InputError: if the folder is refused, cannot be written, or is in use.
 
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as path:
       ...   folder = RunFolder(path, "toy")
       ...   folder.write_config({"seed": 0})
-      ...   (folder.path / "config.json").read_text()
-      '{\\n  "seed": 0\\n}\\n'
+      ...   folder.close()
+      ...   RunFolder(path, "toy").held_config()
+      {'seed': 0}
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, name: str) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None, name: str, resume: str = "auto"
+    ) -> None:
+        if resume == "must" and (path is None or not pathlib.Path(path).is_dir()):
+            where = "no folder is given" if path is None else f"{path} does not exist"
+            raise InputError(
+                f"`resume=must`, but {where}: set `out` to the folder of a run"
+            )
         self.path = pathlib.Path(path) if path else _make_free_folder(name)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.path)
+            held = [entry for entry in _OURS if (self.path / entry).exists()]
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        held = [entry for entry in _OURS if (self.path / entry).exists()]
-        if held:
-            raise self._taken(held)
+        if held and (resume == "never" or "config.json" not in held):
+            self.close()
+            raise InputError(
+                f"{self.path} already holds another run ({', '.join(held)}): "
+                "set `out` to a new folder"
+            )
+        if not held and resume == "must":
+            self.close()
+            raise InputError(
+                f"`resume=must`, but {self.path} holds no run: set `out` to the folder "
+                "of a run, or `resume=auto`"
+            )
 
-    def _taken(self, held: list[str]) -> InputError:
-        return InputError(
-            f"{self.path} already holds another run ({', '.join(held)}): "
-            "set `out` to a new folder"
-        )
+    def held_config(self) -> dict[str, Any] | None:
+        """Returns the settings of the run in the folder, None if there is none."""
+        return self._read_json("config.json")
+
+    def held_summary(self) -> dict[str, Any] | None:
+        """Returns the summary of the run in the folder, None if it has not finished."""
+        return self._read_json("summary.json")
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes `config.json`; raises InputError if another run wrote it first."""
-        try:
-            with (self.path / "config.json").open("x") as file:
-                file.write(json.dumps(config, indent=2) + "\n")
-        except FileExistsError:
-            raise self._taken(["config.json"]) from None
-        except OSError as error:
-            raise _unwritable(self.path / "config.json", error) from error
+        """Writes `config.json` atomically."""
+        self._write("config.json", json.dumps(config, indent=2) + "\n")
 
     def append_metrics(self, entry: dict[str, Any]) -> None:
         """Appends a line to `metrics.jsonl` and closes the file."""
@@ -78,27 +97,81 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from error
 
+    def metrics_length(self) -> tuple[int, str]:
+        """Returns the length of `metrics.jsonl` in bytes, and its SHA-256."""
+        path = self.path / "metrics.jsonl"
+        content = path.read_bytes() if path.exists() else b""
+        return len(content), hashlib.sha256(content).hexdigest()
+
+    def read_metrics(self, length: int, digest: str) -> list[dict[str, Any]]:
+        """Returns the entries in the first bytes of `metrics.jsonl`.
+
+        Args:
+          length: the number of bytes.
+          digest: their SHA-256.
+
+        Raises:
+          InputError: if the bytes are not these.
+        """
+        path = self.path / "metrics.jsonl"
+        try:
+            content = path.read_bytes()[:length] if path.exists() else b""
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        if len(content) < length or hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(f"{path} is not as the checkpoint left it")
+        return [json.loads(line) for line in content.splitlines()]
+
+    def cut_metrics(self, length: int) -> None:
+        """Removes what follows the first bytes of `metrics.jsonl`."""
+        path = self.path / "metrics.jsonl"
+        try:
+            if path.exists():
+                os.truncate(path, length)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def set_aside(self, label: str) -> None:
+        """Renames the results of a finished run that goes on, so that they are kept."""
+        try:
+            for name in ("summary.json", "per_user.parquet"):
+                path = self.path / name
+                if path.exists():
+                    path.rename(path.with_stem(f"{path.stem}-{label}"))
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
     def save_variables(self, name: str, variables: PyTree) -> None:
         """Writes `checkpoints/NAME`."""
         save_variables(self.path / "checkpoints" / name, variables)
 
     def write_per_user(self, table: pl.DataFrame) -> None:
         """Writes `per_user.parquet`, one row per evaluated user."""
-        partial = self.path / ".per_user.parquet.partial"
-        try:
-            table.write_parquet(partial)
-            partial.replace(self.path / "per_user.parquet")
-        except OSError as error:
-            raise _unwritable(self.path / "per_user.parquet", error) from error
+        self._write_parquet("per_user.parquet", table)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`, which marks the run as finished."""
         self._write("summary.json", json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
-        """Removes the folder if nothing was written to it."""
+        """Removes the folder if nothing was written to it, and releases the lock."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
+        self._lock.release()
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        try:
+            found = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}): set `out` to a new folder"
+            ) from error
+        if not isinstance(found, dict):
+            raise InputError(f"{path} is damaged: set `out` to a new folder")
+        return found
 
     def _write(self, name: str, text: str) -> None:
         partial = self.path / f".{name}.partial"
@@ -109,6 +182,18 @@ class RunFolder:
                 os.fsync(file.fileno())
             partial.replace(self.path / name)
         except OSError as error:
+            raise _unwritable(self.path / name, error) from error
+
+    def _write_parquet(self, name: str, table: pl.DataFrame) -> None:
+        partial = self.path / f".{name}.partial"
+        try:
+            with partial.open("wb") as file:
+                table.write_parquet(file)
+            partial.replace(self.path / name)
+        # Polars raises its own error for a full disk.
+        except (OSError, pl.exceptions.PolarsError) as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise _unwritable(self.path / name, error) from error
 
 
@@ -125,7 +210,6 @@ def _make_free_folder(name: str) -> pathlib.Path:
         raise _unwritable(runs, error) from error
 
 
-def _unwritable(path: pathlib.Path, error: OSError) -> InputError:
-    return InputError(
-        f"cannot write {path}: {error.strerror or error}; free some space or set `out`"
-    )
+def _unwritable(path: pathlib.Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return InputError(f"cannot write {path}: {reason}; free some space or set `out`")

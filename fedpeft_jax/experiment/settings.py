@@ -187,3 +187,21 @@ class RunSettings:
     )
     seed: int = setting(0, "seed of everything except the data", least=0)
     out: str | None = setting(None, "folder of the run; by default runs/NAME-N")
+    resume: str = setting(
+        "auto",
+        "whether a run continues the one in its folder: if there is one, never, or in "
+        "any case",
+        choices=("auto", "never", "must"),
+    )
+    checkpoint_every: int = setting(
+        50,
+        "rounds between checkpoints; 0 for none except at the end, and when a signal "
+        "stops the run",
+        least=0,
+    )
+    keep_checkpoints: int = setting(
+        2,
+        "how many of the last checkpoints are kept; the one of the best validation is "
+        "kept, too",
+        least=1,
+    )
