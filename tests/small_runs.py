@@ -6,7 +6,7 @@ that differ in nothing it sees share their programs.
 
 import contextlib
 import functools
-import importlib.util
+import importlib
 import json
 import pathlib
 import tempfile
@@ -22,7 +22,6 @@ from jax.experimental.compilation_cache import compilation_cache
 from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
 from fedpeft_jax.experiment import Reporter, RunFolder, cli, configure, run
 from fedpeft_jax.experiment.checkpoint import load_variables
-from tests.helpers import ROOT
 
 NUM_USERS, NUM_ITEMS, FEATURES = 60, 40, 8
 
@@ -95,6 +94,26 @@ def history(path):
     return [json.loads(line) for line in lines]
 
 
+def results(path):
+    """Everything that a finished run says, without its times and its folder."""
+    summary = json.loads((path / "summary.json").read_text())
+    for part in ("time", "memory", "versions", "config"):
+        summary.pop(part)
+    return {
+        "summary": summary,
+        "metrics": [
+            {name: value for name, value in entry.items() if name != "seconds"}
+            for entry in history(path)
+        ],
+        "per_user": (path / "per_user.parquet").read_bytes(),
+        "variables": {
+            "/".join(names): (str(value.dtype), value.shape, value.tobytes())
+            for names, value in flat(load_variables(path / "checkpoints" / "final"))
+            if isinstance(value, np.ndarray)
+        },
+    }
+
+
 @functools.cache
 def finished():
     """The run of `SETTINGS`, made once."""
@@ -136,21 +155,18 @@ class Listener(Reporter):
 
 
 @functools.cache
-def load_script(name):
-    """The module experiments/NAME.py, with all flags defined, the settings' once."""
-    path = ROOT / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if "rounds" not in flags.FLAGS:
-        cli.define_flags()
-    return module
+def load_command(name):
+    """The module of a command, with its flags defined."""
+    command = importlib.import_module(f"fedpeft_jax.commands.{name}")
+    command.define_flags()
+    return command
 
 
 def run_cli(*arguments, script="run", **settings):
-    """The exit code of a script with these arguments after those of `SETTINGS`."""
-    module = load_script(script)
-    given = [f"--{k}={v}" for k, v in {**SETTINGS, **settings}.items()]
+    """The exit code of a command with these arguments after those of `SETTINGS`."""
+    module = load_command(script)
+    common = {} if script == "report" else SETTINGS
+    given = [f"--{k}={v}" for k, v in {**common, **settings}.items()]
     with flagsaver.flagsaver():
         flags.FLAGS.unparse_flags()
         try:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "evaluation": {"core", "data", "backbones", "evaluation"},
 }
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
+MAY_IMPORT["commands"] = {*MAY_IMPORT, "commands"}
 
 # In a folder of plugins a file may import these, and the registry alone its siblings.
 SHARED = ("base", "checks", "codes", "layers")

@@ -31,12 +31,14 @@ class StoppedError(Exception):
     """A signal asked a run to stop, and the run has saved its state.
 
     Args:
-      message: one line that says how to go on.
+      reason: the signal and the round.
       signal: number of the signal.
+      remedy: how to go on.
     """
 
     __module__ = "fedpeft_jax"
 
-    def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, signal: int, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
         self.signal = signal

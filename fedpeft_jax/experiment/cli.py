@@ -1,15 +1,17 @@
 """Shared parts of the command-line tools: flags for settings, and one-line errors."""
 
+import contextlib
+import pathlib
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 from absl import app, flags, logging
 
 from fedpeft_jax.core import specs
-from fedpeft_jax.core.errors import DivergedError, InputError
+from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
 from fedpeft_jax.core.settings import kind_of
 from fedpeft_jax.core.user_cache import user_cache
 from fedpeft_jax.data import DATASETS
@@ -26,13 +28,13 @@ _DEFINE: dict[type, Callable[..., object]] = {
 
 
 def define_flags(leave_out: Sequence[str] = ()) -> None:
-    """Defines one flag per setting.
+    """Defines one flag per setting; a flag that is defined already is left alone.
 
     Args:
       leave_out: names of settings that get no flag.
     """
     for name, field in FIELDS.items():
-        if name in leave_out:
+        if name in leave_out or name in flags.FLAGS:
             continue
         help_, choices = as_flags(field.metadata["help"]), field.metadata["choices"]
         if choices:
@@ -114,8 +116,8 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
       argv: the program name and the arguments that are not flags; arguments are errors.
 
     Returns:
-      0 on success, 2 for bad input, 1 if training diverged or memory ran out, and 130
-      if the user interrupted.
+      0 on success, 2 for bad input, 1 if training diverged or memory ran out, and 128
+      plus the number of the signal if a signal stopped the run.
     """
     try:
         if len(argv) > 1:
@@ -127,6 +129,9 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
     except DivergedError as error:
         print(f"error: {as_flags(str(error))}", file=sys.stderr)
         return 1
+    except StoppedError as error:
+        print(as_flags(str(error)), file=sys.stderr)
+        return 128 + error.signal
     except jax.errors.JaxRuntimeError as error:
         line = str(error).partition("\n")[0]
         if "RESOURCE_EXHAUSTED" not in line:
@@ -135,12 +140,23 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
         print(f"error: {line}: {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "interrupted: the run folder holds all evaluations so far",
-            file=sys.stderr,
-        )
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def continued_by(out: pathlib.Path) -> Iterator[None]:
+    """Lets the message of a run that a signal stops name the folder of the command.
+
+    Args:
+      out: the folder that the command writes, which may hold several runs.
+    """
+    try:
+        yield
+    except StoppedError as error:
+        remedy = f"everything is saved: the same command with `out={out}` continues it"
+        raise StoppedError(error.reason, error.signal, remedy) from None
 
 
 def use_compilation_cache() -> None:

@@ -119,13 +119,12 @@ class Recorder:
         if signal is None:
             return
         self.checkpoint(state, wait=True)
-        where = "nothing is kept, because the run has no folder"
+        remedy = "nothing is kept, because the run has no folder"
         if self.folder is not None:
             path = self.folder.path
-            where = f"{path} holds it; the same command with `out={path}` continues it"
-        raise StoppedError(
-            f"{signal.name} stopped the run after round {state.round}: {where}", signal
-        )
+            remedy = f"everything is saved: the same run with `out={path}` continues it"
+        reason = f"{signal.name} stopped the run after round {state.round}"
+        raise StoppedError(reason, signal, remedy)
 
     def restore(self, facts: Mapping[str, Any], history: list[dict[str, Any]]) -> None:
         """Continues from the facts of a checkpoint.

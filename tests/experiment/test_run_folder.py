@@ -53,7 +53,7 @@ def test_other_files_are_no_run(tmp_path):
 def test_another_run_is_never_written_over(tmp_path, entry):
     (tmp_path / entry).mkdir()
     with pytest.raises(InputError) as caught:
-        RunFolder(tmp_path, "a")
+        RunFolder(tmp_path, "a", resume="never")
     assert_one_line(
         caught, tmp_path, f"already holds another run ({entry})", "set `out`"
     )
@@ -141,13 +141,42 @@ def test_close_twice(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_of_two_runs_that_start_at_once_one_gets_the_folder(tmp_path):
-    first, second = RunFolder(tmp_path, "a"), RunFolder(tmp_path, "a")
+def test_files_of_a_run_without_its_settings_are_left_alone(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(InputError) as caught:
+        RunFolder(tmp_path, "a")
+    assert_one_line(caught, tmp_path, "already holds another run (metrics.jsonl)")
+
+
+def test_of_two_runs_at_once_one_gets_the_folder(tmp_path):
+    first = RunFolder(tmp_path, "a")
     first.write_config({"seed": 0})
     with pytest.raises(InputError) as caught:
-        second.write_config({"seed": 1})
-    assert_one_line(caught, tmp_path, "already holds another run", "set `out`")
-    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+        RunFolder(tmp_path, "a")
+    assert_one_line(caught, "another process is writing to", tmp_path, "set `out`")
+    first.close()
+    assert RunFolder(tmp_path, "a").held_config() == {"seed": 0}
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "\x00", ""])
+def test_settings_that_cannot_be_read_are_one_error(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        RunFolder(tmp_path, "a").held_config()
+    assert_one_line(caught, tmp_path / "config.json", "set `out`")
+
+
+def test_lines_of_metrics_are_those_that_the_checkpoint_saw(tmp_path):
+    folder = RunFolder(tmp_path, "a")
+    folder.append_metrics({"round": 1})
+    seen = folder.metrics_length()
+    folder.append_metrics({"round": 2})
+    assert folder.read_metrics(*seen) == [{"round": 1}]
+    folder.cut_metrics(seen[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"round": 1}\n'
+    (tmp_path / "metrics.jsonl").write_text('{"round": 9}\n')
+    with pytest.raises(InputError, match="is not as the checkpoint left it"):
+        folder.read_metrics(*seen)
 
 
 def test_a_file_in_the_place_of_all_runs(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""experiments/run.py as typed: what it prints, and how it refuses."""
+"""The command run as typed: what it prints, and how it refuses."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from fedpeft_jax.experiment import FIELDS, RunFolder, cli, configure
 from fedpeft_jax.experiment.plugins import REGISTRIES
 from fedpeft_jax.features import PRETRAINERS
 from tests.helpers import ROOT
-from tests.small_runs import load_script, run_cli, small_runs
+from tests.small_runs import load_command, run_cli, small_runs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,6 +57,53 @@ def test_a_run_prints_its_table_and_says_where_it_is(capsys, tmp_path):
     assert f"{summary['metrics']['test']['sampled']['ndcg@10']:.4f}" in captured.out
 
 
+def test_the_same_command_again_prints_the_same_table(capsys, tmp_path):
+    assert run_cli(out=tmp_path / "run") == 0
+    first = capsys.readouterr().out
+    assert run_cli(out=tmp_path / "run") == 0
+    captured = capsys.readouterr()
+    assert captured.out == first
+    assert "holds this run, and it has finished" in captured.err
+
+
+def test_more_rounds_are_one_flag(capsys, tmp_path):
+    assert run_cli(out=tmp_path / "run", rounds=4) == 0
+    assert run_cli(out=tmp_path / "run", rounds=8) == 0
+    assert run_cli(out=tmp_path / "straight", rounds=8) == 0
+    summaries = [
+        json.loads((tmp_path / name / "summary.json").read_text())
+        for name in ("run", "straight")
+    ]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    assert summaries[0]["rounds"] == {"run": 8, "evaluated": 8}
+    kept = json.loads((tmp_path / "run" / "summary-4-rounds.json").read_text())
+    assert kept["rounds"]["run"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"rounds": 4}, "rounds is 6 there and 4 here (--rounds may only grow)"),
+        ({"resume": "never"}, "already holds another run"),
+    ],
+)
+def test_another_run_never_continues_a_run(capsys, tmp_path, changes, says):
+    assert run_cli(out=tmp_path) == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    capsys.readouterr()
+    assert says in refused(capsys, out=tmp_path, **changes)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
+
+
+@pytest.mark.parametrize("out", ["absent", "empty"])
+def test_a_run_that_must_continue_needs_one(capsys, tmp_path, out):
+    (tmp_path / "empty").mkdir()
+    line = refused(capsys, out=tmp_path / out, resume="must")
+    assert "--resume=must" in line and "set --out" in line
+    assert not (tmp_path / "absent").exists()
+
+
 def test_references_stand_beside_the_run(capsys, tmp_path):
     assert run_cli("--references", out=tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -72,7 +119,7 @@ def test_references_stand_beside_the_run(capsys, tmp_path):
 
 def test_a_run_is_not_its_own_reference(tmp_path):
     given, folder = {"full": "trained", "embedding": "none"}, RunFolder(tmp_path, "a")
-    others = list(load_script("run").references(given, folder))
+    others = list(load_command("run").references(given, folder))
     assert [other.model.full for other in others] == ["frozen"]
 
 
@@ -106,7 +153,7 @@ def test_presets_are_flags_that_exist(capsys, path):
 
 
 def test_every_setting_has_a_flag():
-    load_script("run")
+    load_command("run")
     assert set(cli.settings_from_flags()) == set(FIELDS)
 
 
@@ -239,10 +286,12 @@ class _Raises:
         raise self.error
 
 
-def test_interruption_says_what_is_left(capsys, tmp_path, monkeypatch):
+def test_an_interruption_before_the_rounds_leaves_no_folder(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.setitem(PRETRAINERS, "stop", lambda: _Raises(KeyboardInterrupt()))
     assert run_cli(out=tmp_path / "run", pretraining="stop") == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("interrupted: ")
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""experiments/grid.py: rows of settings, seeds, and runs that are not run again."""
+"""The command grid: rows of settings, seeds, and runs that are not repeated."""
 
 import json
 import re
@@ -7,8 +7,9 @@ import pytest
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import FIELDS, cli, configure
+from fedpeft_jax.experiment.folder_lock import FolderLock
 from tests.helpers import ROOT
-from tests.small_runs import SETTINGS, load_script, run_cli, small_runs
+from tests.small_runs import SETTINGS, load_command, run_cli, small_runs
 
 ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
 
@@ -46,19 +47,28 @@ def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
     assert f"{sum(values) / 2:.3f} ±{f'{spread:.3f}'.lstrip('0')}" in line
     assert "most popular" in first
 
-    # An interrupted run is run again, and a finished one is not.
+    # A run that lacks its end continues from its checkpoint; a finished one is read.
     (tmp_path / "row1-seed1" / "summary.json").unlink()
+    capsys.readouterr()
     marked = tmp_path / "row0-seed0" / "summary.json"
     marked.write_text(marked.read_text().replace('"format": 1', '"format": 1, "x": 1'))
     assert grid(tmp_path) == 0
     again = summaries(tmp_path)
     assert again["row0-seed0"]["x"] == 1
     assert again["row1-seed1"]["metrics"] == done["row1-seed1"]["metrics"]
-    assert (tmp_path / "row1-seed1-unfinished1" / "metrics.jsonl").exists()
+    notes = capsys.readouterr().err
+    assert "row1-seed1 holds this run: it continues after round 6" in notes
+    assert "row0-seed0 holds this run, and it has finished" in notes
 
     # Validation items, for tuning.
     assert grid(tmp_path, "--target=valid") == 0
     assert "valid items" in capsys.readouterr().out
+
+    # A second grid in the same folder at the same time would mix the two.
+    held = FolderLock(tmp_path)
+    assert grid(tmp_path) == 2
+    assert f"another process is writing to {tmp_path}" in capsys.readouterr().err
+    held.release()
 
     # Other settings never take the place of a run.
     assert grid(tmp_path, "--local_epochs=3") == 2
@@ -87,7 +97,7 @@ def test_seeds_that_are_refused(tmp_path, capsys):
 
 
 def test_the_file_of_embeddings_is_for_rows_that_read_it():
-    module = load_script("grid")
+    module = load_command("grid")
     settings = dict.fromkeys(FIELDS) | SETTINGS | {"text_embeddings": "x.npz"}
     settings.update(warm_up_rounds=None, rounds=30)
     rows = [module.read_row(row, settings) for row in module.REFERENCES]
@@ -102,7 +112,7 @@ GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_rows_of_the_grids_are_settings(path):
-    module = load_script("grid")
+    module = load_command("grid")
     settings = {name: field.default for name, field in FIELDS.items()}
     lines = path.read_text().splitlines()
     rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
