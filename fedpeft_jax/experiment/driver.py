@@ -5,26 +5,20 @@ configuration, the data and the `RunState` that these functions pass on. The rec
 owns the clock, the reporter and the folder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fedpeft_jax.core.errors import DivergedError
-from fedpeft_jax.core.roles import FROZEN, num_bytes
 from fedpeft_jax.core.specs import name_of
-from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
 from fedpeft_jax.experiment.communication import (
     PhaseTraffic,
     measure_traffic,
-    moving_bytes,
 )
 from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.early_stopping import should_stop, update_best
 from fedpeft_jax.experiment.finish import finish
 from fedpeft_jax.experiment.identity import fingerprint
+from fedpeft_jax.experiment.phase_rounds import Validate, train_phase
 from fedpeft_jax.experiment.phases import (
     Phase,
     check_phases,
@@ -41,18 +35,13 @@ from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.snapshot import unpack
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.stopping import Stop, never_stop
-from fedpeft_jax.experiment.summary import valid_ndcg
 from fedpeft_jax.experiment.training import (
     Program,
-    advance,
     compile_rounds,
     evaluate,
     make_clients,
     make_program,
 )
-
-Validate = Callable[[Program, Variables, Evaluator], dict[str, dict[str, float]]]
-"""Returns validation metrics by ranking, as `training.evaluate` does."""
 
 
 class RunResult(NamedTuple):
@@ -172,7 +161,7 @@ def _run(
             with recorder.time("compile_s"):
                 programs[key] = compile_rounds(programs[key], state)
             compiled.add(key)
-        state, stopped = _train(
+        state, stopped = train_phase(
             config, phase, programs[key], state, traffic, evaluator, validate, recorder
         )
         if stopped:
@@ -189,85 +178,3 @@ def _run(
         recorder=recorder,
     )
     return RunResult(summary, dict(variables), state)
-
-
-def _train(
-    config: RunConfig,
-    phase: Phase,
-    program: Program,
-    state: RunState,
-    traffic: Sequence[PhaseTraffic],
-    evaluator: Evaluator,
-    validate: Validate,
-    recorder: Recorder,
-) -> tuple[RunState, bool]:
-    """Runs a phase; returns the state after it and whether the run stops early."""
-    total, eval_every = config.run.rounds, config.evaluation.eval_every
-    every = config.run.checkpoint_every
-    patience = config.evaluation.early_stopping_rounds if phase.main else 0
-    shown: dict[str, float] = {}
-    while True:
-        first = state.round
-        if first % eval_every == 0 and should_stop(state.best, first, patience):
-            recorder.reporter.note(
-                f"stopped after round {first}: validation NDCG@10 was best at "
-                f"round {int(state.best.round)}"
-            )
-            return state, True
-        if first >= phase.stop:
-            return state, False
-        recorder.check_stop(state)
-        due = [(first // n + 1) * n for n in (eval_every, every) if n]
-        done = min(phase.stop, first + program.clients.chunk, *due)
-        with recorder.time("rounds_s"):
-            state, report = advance(program, state, done - first)
-            losses, finite = np.asarray(report.losses), bool(report.finite)
-        if not finite:
-            _diverged(state, recorder)
-        loss = float(losses[done - first - 1])
-        for name, values in report.figures.items():
-            recorder.pending.setdefault(name, []).extend(
-                values[: done - first].tolist()
-            )
-        improved = False
-        if done % eval_every == 0 or done == total:
-            with recorder.time("evaluate_s"):
-                metrics = validate(program, variables_of(state), evaluator)
-            entry = recorder.validation(
-                {
-                    "round": done,
-                    "phase": phase.name,
-                    "loss": loss,
-                    "metrics": {"valid": metrics} if metrics else {},
-                    "bytes": _bytes_so_far(state, traffic),
-                }
-            )
-            value = valid_ndcg(entry)
-            if metrics:
-                shown = {"valid NDCG@10": value}
-            if phase.main:
-                kept = variables_of(state) if patience else None
-                best = update_best(state.best, done, value, kept)
-                improved = bool(metrics) and int(best.round) == done
-                state = state._replace(best=best)
-        recorder.progress(done, total, loss=loss, **shown)
-        if every and (improved or done % every == 0):
-            recorder.checkpoint(state)
-
-
-def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
-    """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
-    once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
-    return moving_bytes(traffic, state.phase_clients.tolist()) + once
-
-
-def _diverged(state: RunState, recorder: Recorder) -> None:
-    """Saves the last finite model and raises DivergedError."""
-    where = ""
-    if recorder.folder is not None:
-        recorder.folder.save_variables("last_finite", variables_of(state))
-        where = f"; {recorder.folder.path} holds everything up to the round before it"
-    raise DivergedError(
-        f"round {state.round + 1} gave a non-finite update: lower the learning rate of "
-        f"`client_optimizer` or `server_optimizer`{where}"
-    )

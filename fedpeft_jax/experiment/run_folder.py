@@ -7,6 +7,7 @@ last and atomically, so that it exists if and only if the run finished.
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -187,11 +188,15 @@ class RunFolder:
     def _write_parquet(self, name: str, table: pl.DataFrame) -> None:
         partial = self.path / f".{name}.partial"
         try:
+            # Polars hides the reason why it cannot write to a file.
+            content = io.BytesIO()
+            table.write_parquet(content)
             with partial.open("wb") as file:
-                table.write_parquet(file)
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(self.path / name)
-        # Polars raises its own error for a full disk.
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise _unwritable(self.path / name, error) from error

@@ -1,6 +1,7 @@
-"""A small run in a process of its own: `python -m tests.experiment.killed_run OUT JSON`.
+"""A small run in a process of its own: `python -m tests.experiment.killed_run`.
 
-It is the run of `tests.small_runs.SETTINGS` with the given settings. The compiled
+Its arguments are the folder and settings as JSON, which change those of
+`tests.small_runs.SETTINGS`. The compiled
 programs are kept in the folder that JAX_COMPILATION_CACHE_DIR names.
 """
 

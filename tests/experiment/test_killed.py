@@ -18,7 +18,7 @@ BACKBONES = ("fedmf", "fedncf", "pfedrec", "fedpergnn")
 STRATEGIES = {
     "full": {"full": "trained", "embedding": "none", "warm_up_rounds": 0},
     "lora": {"embedding": "lora(rank=2)"},
-    "hash": {"embedding": "hash(buckets=8)"},
+    "hash": {"embedding": "hash(num_buckets=8)"},
     "rq": {"embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"},
 }
 COMMON = {

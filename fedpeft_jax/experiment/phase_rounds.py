@@ -1,0 +1,121 @@
+"""Trains one phase of a run: rounds, validations, checkpoints, early stopping."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fedpeft_jax.core.errors import DivergedError
+from fedpeft_jax.core.roles import FROZEN, num_bytes
+from fedpeft_jax.core.typing import Variables
+from fedpeft_jax.evaluation import Evaluator
+from fedpeft_jax.experiment.communication import PhaseTraffic, moving_bytes
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.early_stopping import should_stop, update_best
+from fedpeft_jax.experiment.phases import Phase
+from fedpeft_jax.experiment.recorder import Recorder
+from fedpeft_jax.experiment.state import RunState, variables_of
+from fedpeft_jax.experiment.summary import valid_ndcg
+from fedpeft_jax.experiment.training import Program, advance
+
+Validate = Callable[[Program, Variables, Evaluator], dict[str, dict[str, float]]]
+"""Returns validation metrics by ranking, as `training.evaluate` does."""
+
+
+def train_phase(
+    config: RunConfig,
+    phase: Phase,
+    program: Program,
+    state: RunState,
+    traffic: Sequence[PhaseTraffic],
+    evaluator: Evaluator,
+    validate: Validate,
+    recorder: Recorder,
+) -> tuple[RunState, bool]:
+    """Runs the rounds of a phase that are left.
+
+    Args:
+      config: the configuration.
+      phase: the phase.
+      program: the program of the phase.
+      state: the state, in this phase.
+      traffic: the bytes of each phase so far, this one included.
+      evaluator: evaluator of the split.
+      validate: a function that measures the model between rounds.
+      recorder: the recorder of the run.
+
+    Returns:
+      The state after the phase, and whether the run stops early.
+
+    Raises:
+      DivergedError: if an update is not finite.
+      StoppedError: if a signal asked the run to stop; its state is saved.
+    """
+    total, eval_every = config.run.rounds, config.evaluation.eval_every
+    every = config.run.checkpoint_every
+    patience = config.evaluation.early_stopping_rounds if phase.main else 0
+    shown: dict[str, float] = {}
+    while True:
+        first = state.round
+        if first % eval_every == 0 and should_stop(state.best, first, patience):
+            recorder.reporter.note(
+                f"stopped after round {first}: validation NDCG@10 was best at "
+                f"round {int(state.best.round)}"
+            )
+            return state, True
+        if first >= phase.stop:
+            return state, False
+        recorder.check_stop(state)
+        due = [(first // n + 1) * n for n in (eval_every, every) if n]
+        done = min(phase.stop, first + program.clients.chunk, *due)
+        with recorder.time("rounds_s"):
+            state, report = advance(program, state, done - first)
+            losses, finite = np.asarray(report.losses), bool(report.finite)
+        if not finite:
+            _diverged(state, recorder)
+        loss = float(losses[done - first - 1])
+        for name, values in report.figures.items():
+            recorder.pending.setdefault(name, []).extend(
+                values[: done - first].tolist()
+            )
+        improved = False
+        if done % eval_every == 0 or done == total:
+            with recorder.time("evaluate_s"):
+                metrics = validate(program, variables_of(state), evaluator)
+            entry = recorder.validation(
+                {
+                    "round": done,
+                    "phase": phase.name,
+                    "loss": loss,
+                    "metrics": {"valid": metrics} if metrics else {},
+                    "bytes": _bytes_so_far(state, traffic),
+                }
+            )
+            value = valid_ndcg(entry)
+            if metrics:
+                shown = {"valid NDCG@10": value}
+            if phase.main:
+                kept = variables_of(state) if patience else None
+                best = update_best(state.best, done, value, kept)
+                improved = bool(metrics) and int(best.round) == done
+                state = state._replace(best=best)
+        recorder.progress(done, total, loss=loss, **shown)
+        if every and (improved or done % every == 0):
+            recorder.checkpoint(state)
+
+
+def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
+    """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
+    once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
+    return moving_bytes(traffic, state.phase_clients.tolist()) + once
+
+
+def _diverged(state: RunState, recorder: Recorder) -> None:
+    """Saves the last finite model and raises DivergedError."""
+    where = ""
+    if recorder.folder is not None:
+        recorder.folder.save_variables("last_finite", variables_of(state))
+        where = f"; {recorder.folder.path} holds everything up to the round before it"
+    raise DivergedError(
+        f"round {state.round + 1} gave a non-finite update: lower the learning rate of "
+        f"`client_optimizer` or `server_optimizer`{where}"
+    )
