@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import PyTree
+from fedpeft_jax.experiment.quiet_orbax import silence_orbax
 
 MANIFEST = "manifest.json"
 _TREE = "tree"
@@ -61,6 +63,7 @@ def save_tree(
       ...   load_tree(path).facts
       {'round': 3}
     """
+    silence_orbax()
     host = jax.tree.map(np.asarray, tree)
     aside = path.with_name(f".{path.name}.partial")
     try:
@@ -81,9 +84,8 @@ def save_tree(
         _replace_folder(aside, path)
     except (OSError, ValueError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(
-            f"cannot write {path}: {reason[:300]}; free some space or set `out`"
+            f"cannot write {path}: {_reason(error)}; free some space or set `out`"
         ) from error
 
 
@@ -160,6 +162,13 @@ def _check_files(path: pathlib.Path) -> dict[str, Any]:
         if _size_and_hash(path / name) != expected:
             raise ValueError(f"{name} has another content than when it was written")
     return dict(facts)
+
+
+def _reason(error: Exception) -> str:
+    """Returns the reason of a failed write; Orbax names all files around it."""
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    found = re.search(r": ([^:]+) \[os_error_code", text)
+    return found[1] if found else text[:300]
 
 
 def _files_in(path: pathlib.Path) -> list[str]:
