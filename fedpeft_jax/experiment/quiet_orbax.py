@@ -6,25 +6,20 @@ Orbax raises the error in the caller, too, which reports it as one line.
 import functools
 import logging
 import sys
-import types
 
 
 @functools.cache
 def silence_orbax() -> None:
     """Installs two filters, for the log of Orbax and for its closed event loops."""
     logging.getLogger("absl").addFilter(_is_no_failed_thread)
-    previous = sys.excepthook
+    previous = sys.unraisablehook
 
-    def hook(
-        kind: type[BaseException],
-        error: BaseException,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         # TensorStore calls the event loop of a write that has failed already.
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            previous(kind, error, traceback)
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
 
 
 def _is_no_failed_thread(record: logging.LogRecord) -> bool:
