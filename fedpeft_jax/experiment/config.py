@@ -181,7 +181,7 @@ def _resolve(config: RunConfig) -> RunConfig:
     random = config.has_random_table
     defaults = {
         "latent_scale": 0.1 if random else 0.5 if model.full == "trained" else 1.0,
-        "aggregator": "row_mean" if random else "mean",
+        "aggregator": "sparse_row_mean" if random else "mean",
         "warm_up_rounds": WARM_UP_ROUNDS,
         "client_optimizer": "adam(learning_rate=0.01)",
         "server_optimizer": "sgd(learning_rate=5.0)",

@@ -122,8 +122,8 @@ class ServerSettings:
     )
     aggregator: str = setting(
         None,
-        "how the server combines updates, a spec; by default row_mean for a random "
-        "table in a model without text, else mean",
+        "how the server combines updates, a spec; by default sparse_row_mean for a "
+        "random table in a model without text, else mean",
     )
     server_optimizer: str = setting(
         None,

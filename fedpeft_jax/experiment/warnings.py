@@ -189,7 +189,8 @@ def _remedies(
 ) -> list[str]:
     """Returns settings that may lift a model above popularity, as `name=value`."""
     model, found = config.model, []
-    if name_of(config.server.aggregator) != "row_mean" and _trains_rows(config):
+    by_row = name_of(config.server.aggregator) in ("row_mean", "sparse_row_mean")
+    if not by_row and _trains_rows(config):
         found.append("aggregator=row_mean")
     random = model.full != "none" and model.full_init == "random"
     if random and model.latent_scale > _SMALL_SCALE:
