@@ -18,6 +18,7 @@ _LEAST_USERS = 20  # a standard error from fewer users is not reliable
 _LAST_PART, _RISE = 0.2, 0.02
 _SMALL_SCALE = 0.1
 _PARTICIPATIONS = 50
+_DEFAULT_STEP, _SMALL_STEP = "sgd(learning_rate=5.0)", "sgd(learning_rate=1.0)"
 
 
 def find_warnings(
@@ -192,6 +193,8 @@ def _remedies(
     by_row = name_of(config.server.aggregator) in ("row_mean", "sparse_row_mean")
     if not by_row and _trains_rows(config):
         found.append("aggregator=row_mean")
+    elif by_row and config.server.server_optimizer == _DEFAULT_STEP:
+        found.append(f"server_optimizer={_SMALL_STEP}")
     random = model.full != "none" and model.full_init == "random"
     if random and model.latent_scale > _SMALL_SCALE:
         found.append(f"latent_scale={_SMALL_SCALE}")

@@ -125,7 +125,10 @@ def test_remedies_depend_on_the_settings():
     trained = {"full": "trained", "embedding": "none"}
     assert remedies() == ["aggregator=row_mean", "full=trained embedding=none"]
     assert remedies(**trained) == ["aggregator=row_mean"]
-    assert remedies(**trained, aggregator="row_mean") == []
+    step = "server_optimizer=sgd(learning_rate=1.0)"
+    by_row = {**trained, "aggregator": "row_mean"}
+    assert remedies(**by_row) == [step]
+    assert remedies(**by_row, server_optimizer="sgd(learning_rate=1.0)") == []
     assert remedies(embedding="none") == ["embedding=lora"]
     assert remedies(full="none", embedding="hash") == ["full=frozen"]
     assert remedies(full="none", has_text=False)[-1] == "full=frozen full_init=random"
@@ -141,8 +144,9 @@ def test_remedies_without_text():
         "aggregator=row_mean", "latent_scale=0.1", table,
     ]  # fmt: skip
     assert remedies(has_text=True, **random)[-1] == "full_init=text"
-    best = {**random, "aggregator": "row_mean", "latent_scale": 0.1}
-    assert remedies(has_text=False, **best) == [table]
+    best = {**random, "aggregator": None, "latent_scale": None}
+    step = "server_optimizer=sgd(learning_rate=1.0)"
+    assert remedies(has_text=False, **best) == [step, table]
 
 
 def test_remedies_for_a_run_that_is_too_short_or_too_long():
@@ -161,7 +165,7 @@ def test_remedies_are_settings_that_can_be_used():
         {"full": "trained", "embedding": "none", "full_init": "random"},
     ):
         for remedy in remedies(has_text=False, **settings):
-            changes = dict(word.split("=") for word in remedy.split())
+            changes = dict(word.split("=", 1) for word in remedy.split())
             if "latent_scale" in changes:
                 changes["latent_scale"] = float(changes["latent_scale"])
             configure(**{**settings, **changes})
