@@ -27,6 +27,7 @@ from fedpeft_jax.experiment import RunFolder, cli
 from fedpeft_jax.experiment.folder_lock import FolderLock
 from fedpeft_jax.experiment.reporting import format_bytes
 from fedpeft_jax.experiment.stopping import stop_on_signals
+from fedpeft_jax.experiment.warnings import warning_lines
 
 REFERENCES = (
     "full=trained embedding=none",
@@ -135,6 +136,32 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
         values = [baseline[target][ranking][metric] for ranking, metric in metrics]
         table.add_row(name.replace("_", " "), *(f"{x:.3f}" for x in values), "", "")
     console.print(table)
+    for number, summaries in enumerate(rows.values()):
+        for line in row_warnings(summaries):
+            console.print(f"row {number}, {line}", markup=False, soft_wrap=True)
+
+
+def row_warnings(summaries: list[dict[str, Any]]) -> list[str]:
+    """Returns one line per kind of warning, with the number of seeds that have it.
+
+    Args:
+      summaries: the summaries of a row, one per seed.
+
+    Example:
+      >>> warning = {"kind": "x", "message": "it is bad", "try": ["rounds=9"]}
+      >>> row_warnings([{"warnings": []}, {"warnings": [warning]}])
+      ['1 of 2 seeds: warning: it is bad: try --rounds=9']
+    """
+    lines: dict[str, list[str]] = {}
+    for summary in summaries:
+        found = {warning["kind"]: warning for warning in summary.get("warnings", ())}
+        for kind, warning in found.items():
+            lines.setdefault(kind, []).extend(warning_lines({"warnings": [warning]}))
+    total = len(summaries)
+    return [
+        cli.as_flags(f"{len(same)} of {total} seeds: {same[0]}")
+        for same in lines.values()
+    ]
 
 
 def main(argv: list[str]) -> int:

@@ -4,7 +4,7 @@ A mean over clients does not show for which of them a model works well. Slices b
 activity of the client and by the popularity of the held-out item show it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,19 +136,61 @@ def leak(results: Results, targets: Sequence[str] = ("test",)) -> dict[str, Any]
       >>> leak({"log_odds": ranks(0, 0, 1), "most_popular": ranks(9, 9, 8)})["leaks"]
       True
     """
-    if not {"log_odds", "most_popular"} <= results.keys():
+    compared = paired_difference(results, "log_odds", "most_popular", targets=targets)
+    if compared is None:
+        return None
+    mean, error = compared["difference"], compared["standard_error"]
+    leaks = mean > _STANDARD_ERRORS * error and mean > 0
+    return {**compared, "leaks": bool(leaks)}
+
+
+def paired_difference(
+    results: Results,
+    name: str,
+    other: str,
+    *,
+    metric: Callable[..., np.ndarray] = ndcg,
+    ranking: Ranking = "sampled",
+    targets: Sequence[str] = ("test",),
+) -> dict[str, float] | None:
+    """Compares two models or baselines, client by client.
+
+    Both rank the same items of the same clients, so that the mean difference has a much
+    smaller standard error than either mean.
+
+    Args:
+      results: the ranks by model or baseline.
+      name: the model or baseline from whose metric the other's is subtracted.
+      other: the one that is subtracted.
+      metric: `ndcg` or `hit_rate`, computed at 10.
+      ranking: the ranking in which they are compared.
+      targets: the held-out items on which they are compared.
+
+    Returns:
+      `difference`, the mean paired difference, and `standard_error`, its standard
+      error. None if one of the two was not measured, or if there is only one rank of
+      each.
+
+    Example:
+      >>> def ranks(*above):
+      ...   return {"test": {"sampled": Ranks(np.array(above), np.zeros(4, int))}}
+      >>> paired_difference(
+      ...   {"model": ranks(0, 0, 1, 30), "random": ranks(9, 40, 40, 8)},
+      ...   "model", "random", metric=hit_rate,
+      ... )["difference"]
+      0.25
+    """
+    if not {name, other} <= results.keys():
         return None
     values = [
-        np.concatenate([ndcg(*results[name][t]["sampled"], 10) for t in targets])
-        for name in ("log_odds", "most_popular")
+        np.concatenate([metric(*results[key][t][ranking], 10) for t in targets])
+        for key in (name, other)
     ]
     difference = values[0] - values[1]
     if len(difference) < 2:
         return None
     error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-    mean = float(difference.mean())
-    leaks = mean > _STANDARD_ERRORS * error and mean > 0
-    return {"difference": mean, "standard_error": error, "leaks": bool(leaks)}
+    return {"difference": float(difference.mean()), "standard_error": error}
 
 
 def _of(ranks: Ranks, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -75,6 +75,11 @@ class RunConfig:
         return self.has_embedding and embedding_uses_text(self.model)
 
     @property
+    def has_random_table(self) -> bool:
+        """Whether there is a full table, and nothing in the model starts from text."""
+        return self.model.full != "none" and not self.uses_text
+
+    @property
     def name(self) -> str:
         """A short name for the run folder, e.g. `synthetic-fedmf-frozen-lora`."""
         data = self.data.category or self.data.dataset
@@ -173,8 +178,10 @@ def _resolve(config: RunConfig) -> RunConfig:
         suggested = suggestions_of(model)
     else:  # a given fraction wins over a suggested size
         suggested = suggestions_of(model)._replace(cohort_size=None)
+    random = config.has_random_table
     defaults = {
-        "latent_scale": 0.5 if model.full == "trained" else 1.0,
+        "latent_scale": 0.1 if random else 0.5 if model.full == "trained" else 1.0,
+        "aggregator": "sparse_row_mean" if random else "mean",
         "warm_up_rounds": WARM_UP_ROUNDS,
         "client_optimizer": "adam(learning_rate=0.01)",
         "server_optimizer": "sgd(learning_rate=5.0)",

@@ -16,6 +16,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fedpeft_jax.experiment.cli import as_flags
+from fedpeft_jax.experiment.warnings import warning_lines
+
 _PLAIN_SECONDS = 2.0
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -142,7 +145,7 @@ def print_summary(
     references: Iterable[dict[str, Any]] = (),
     console: Console | None = None,
 ) -> None:
-    """Prints the metrics of a run and its baselines, then the cost of the run.
+    """Prints the metrics of a run and its baselines, its warnings and its cost.
 
     Args:
       summary: the content of `summary.json`.
@@ -179,7 +182,7 @@ def print_summary(
         "every item that is not a training or validation item of the user",
         soft_wrap=True,
     )
-    for line in _protocol_lines(summary["protocol"]):
+    for line in map(as_flags, warning_lines(summary)):
         console.print(line, markup=False, soft_wrap=True, style="bold red")
     for line in _cost_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
@@ -219,18 +222,3 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
         f"{clock['evaluate_s']:.1f} s, peak memory "
         f"{format_bytes(summary['memory']['peak_rss_bytes'])}"
     )
-
-
-def _protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
-    """Returns one line per problem of the protocol."""
-    lines = [f"unsound protocol: {choice}" for choice in protocol["unsound"]]
-    leak = protocol["log_odds_over_popularity"]
-    if leak is not None and leak["leaks"]:
-        errors = leak["difference"] / leak["standard_error"]
-        lines.append(
-            "warning: this protocol leaks. The log-odds that an item is a training "
-            "positive rather than a negative rank the test items better than "
-            "popularity does: "
-            f"NDCG@10 {leak['difference']:+.4f}, {errors:.0f} standard errors"
-        )
-    return lines

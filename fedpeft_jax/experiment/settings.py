@@ -52,8 +52,8 @@ class ModelSettings:
     )
     latent_scale: float = setting(
         None,
-        "standard deviation of the full table's initial entries; by default 0.5 for a "
-        "trained table, else 1",
+        "standard deviation of the full table's initial entries; by default 0.1 for a "
+        "random table in a model without text, else 0.5 if it is trained and 1 if not",
         above=0,
     )
 
@@ -120,7 +120,11 @@ class ServerSettings:
     cohort_fraction: float = setting(
         None, "share of all clients per round; by default 0.1", above=0, most=1
     )
-    aggregator: str = setting("mean", "how the server combines updates, a spec")
+    aggregator: str = setting(
+        None,
+        "how the server combines updates, a spec; by default sparse_row_mean for a "
+        "random table in a model without text, else mean",
+    )
     server_optimizer: str = setting(
         None,
         "the server's optax optimizer of item rows (few clients change each row); "

@@ -24,6 +24,7 @@ from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
 from fedpeft_jax.experiment.protocol import describe_protocol
 from fedpeft_jax.experiment.state import RunState
+from fedpeft_jax.experiment.warnings import find_warnings
 from fedpeft_jax.federated import Sampler, init_server
 
 FORMAT = 1
@@ -120,7 +121,7 @@ def summarize_run(
     validated = [entry for entry in history if entry["metrics"]]
     best = max(validated, key=valid_ndcg, default=None)
     phases = len(traffic)
-    return {
+    summary = {
         "format": FORMAT,
         "config": config.flat(),
         "dataset": {
@@ -158,6 +159,9 @@ def summarize_run(
             **{name: _version(name) for name in _PACKAGES},
         },
     }
+    has_text = prepared.dataset.item_text is not None
+    warnings = find_warnings(config, summary, ranks, history, has_text=has_text)
+    return {**summary, "warnings": warnings}
 
 
 def _by_key(rankings: Mapping[Any, Ranks]) -> dict[str, dict[str, float]]:

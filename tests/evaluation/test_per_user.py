@@ -5,7 +5,13 @@ import pytest
 
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import Dataset, Split
-from fedpeft_jax.evaluation.per_user import leak, per_user_table, slices
+from fedpeft_jax.evaluation.metrics import hit_rate
+from fedpeft_jax.evaluation.per_user import (
+    leak,
+    paired_difference,
+    per_user_table,
+    slices,
+)
 from fedpeft_jax.evaluation.ranking import Ranks
 
 # Clients 0 to 3 with 1, 1, 2 and 3 training items; client 3 trains only.
@@ -98,3 +104,32 @@ def test_the_standard_error_by_hand():
     assert result["difference"] == pytest.approx(0.25)
     assert result["standard_error"] == pytest.approx(0.25)
     assert not result["leaks"]
+
+
+def test_a_paired_difference_by_hand():
+    results = {
+        "model": {"test": both(ranks([0, 9, 10, 2]))},
+        "other": {"test": {"sampled": ranks([10, 9, 3, 50], [0, 1, 0, 0])}},
+    }
+    found = paired_difference(results, "model", "other", metric=hit_rate)
+    # The clients' differences are 1, 1/2 (a tie for the last place), -1 and 1.
+    assert found["difference"] == pytest.approx(0.375)
+    spread = np.sqrt((0.625**2 + 0.125**2 + 1.375**2 + 0.625**2) / 3)
+    assert found["standard_error"] == pytest.approx(spread / 2)
+    reverse = paired_difference(results, "other", "model", metric=hit_rate)
+    assert reverse["difference"] == -found["difference"]
+    assert paired_difference(results, "model", "unknown") is None
+
+
+def test_pairs_matter():
+    """The same two sets of ranks differ surely, or not, by how they are paired."""
+    above = np.arange(100) % 20
+    one = {"test": {"sampled": ranks(above)}}
+    paired = {"test": {"sampled": ranks(above + 1)}}
+    mixed = {"test": {"sampled": ranks((above + 1)[::-1])}}
+    sure, unsure = (
+        paired_difference({"model": one, "other": other}, "model", "other")
+        for other in (paired, mixed)
+    )
+    assert sure["difference"] == pytest.approx(unsure["difference"])
+    assert sure["standard_error"] < unsure["standard_error"] / 3

@@ -293,6 +293,33 @@ def test_what_is_left_out_is_what_the_embedding_suggests(monkeypatch):
     assert config.server.server_optimizer == "sgd(learning_rate=5.0)"
 
 
+@pytest.mark.parametrize(
+    ("settings", "aggregator", "scale"),
+    [
+        ({}, "mean", 1.0),
+        ({"full": "trained", "embedding": "none"}, "mean", 0.5),
+        ({"full": "none"}, "mean", 1.0),
+        ({"full_init": "random", "embedding": "reader"}, "mean", 1.0),
+        ({"full_init": "random"}, "sparse_row_mean", 0.1),
+        ({"full_init": "random", "aggregator": "mean"}, "mean", 0.1),
+        ({"full_init": "random", "latent_scale": 0.5}, "sparse_row_mean", 0.5),
+        (
+            {"full": "trained", "embedding": "none", "full_init": "random"},
+            "sparse_row_mean",
+            0.1,
+        ),
+    ],
+)
+def test_a_model_without_text_has_its_own_defaults(
+    monkeypatch, settings, aggregator, scale
+):
+    monkeypatch.setitem(EMBEDDINGS, "reader", Reader)
+    config = configure(**settings)
+    assert config.server.aggregator == aggregator
+    assert config.model.latent_scale == scale
+    assert configure(**config.flat()) == config
+
+
 def test_the_recommenders_suggestion_wins_over_the_embeddings(monkeypatch):
     suggested = {"latent_scale": 0.25, "server_optimizer": "sgd(learning_rate=2.0)"}
     monkeypatch.setitem(EMBEDDINGS, "reader", reader_that(**suggested))

@@ -62,6 +62,7 @@ CONTRACT = {
     },
     "memory": {"peak_rss_bytes"},
     "versions": None,
+    "warnings": None,
 }
 FULL, A, B = "full", "A", "B"
 

@@ -17,6 +17,7 @@ from fedpeft_jax.experiment import (
     print_summary,
     start,
 )
+from fedpeft_jax.experiment.warnings import protocol_warnings
 from tests.small_runs import NUM_USERS, TRAINED, finish, finished, small_runs
 
 
@@ -99,9 +100,11 @@ def test_negatives_are_drawn_once_or_for_every_participation(draws):
 def test_a_leaking_protocol_is_reported(tmp_path, capsys):
     summary = finish(tmp_path / "run", train_negatives="unseen").summary
     assert summary["protocol"]["unsound"][0].startswith("train_negatives=unseen")
+    assert summary["warnings"][0]["kind"] == "unsound_protocol"
     summary["protocol"]["log_odds_over_popularity"] = {
         "difference": 0.2, "standard_error": 0.02, "leaks": True,
     }  # fmt: skip
+    summary["warnings"] = protocol_warnings(summary["protocol"])
     print_summary(summary)
     printed = capsys.readouterr().out
     assert "unsound protocol: train_negatives=unseen" in printed

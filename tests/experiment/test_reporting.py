@@ -171,3 +171,17 @@ def test_the_table():
     assert "15.4 % of the full table's 15.4 GB" in text
     assert "pretraining 1.0 s, compilation 2.0 s, rounds 3.0 s (4.0 per second)" in text
     assert "peak memory 123 MB" in text
+
+
+def test_warnings_are_below_the_table_with_settings_as_flags():
+    remedies = ["aggregator=row_mean", "full=trained embedding=none"]
+    warning = {"kind": "x", "message": "it is bad", "try": remedies}
+    where = console(terminal=False)
+    print_summary(summary(warnings=[warning]), (), where)
+    assert [line for line in shown(where).splitlines() if "warning" in line] == [
+        "warning: it is bad: try --aggregator=row_mean, or --full=trained "
+        "--embedding=none"
+    ]
+    calm = console(terminal=False)
+    print_summary(summary(warnings=[]), (), calm)
+    assert "warning" not in shown(calm)

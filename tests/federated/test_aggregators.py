@@ -12,6 +12,7 @@ from fedpeft_jax.federated.aggregators import (
     AGGREGATORS,
     mean,
     row_mean,
+    sparse_row_mean,
     with_server_optimizer,
 )
 from tests.helpers import (
@@ -93,6 +94,18 @@ def test_row_mean_by_hand():
     # The same sums over 1 + 5, 1 + 2 and 5.
     expected = [2.0, 8.0 / 3.0, -1.6, 0.0]
     np.testing.assert_allclose(step["rows"]["t"][:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("density", "same"), [(0.437, mean), (0.438, row_mean)])
+def test_sparse_row_mean_by_hand(density, same):
+    """The rows are touched by 6 / 8, 3 / 8, 5 / 8 and 0 of the weight: 0.4375."""
+    assert_same(aggregate(sparse_row_mean(density)), aggregate(same()))
+
+
+@pytest.mark.parametrize("density", [0.0, 1.01, float("nan")])
+def test_a_density_out_of_bounds_is_refused(density):
+    with pytest.raises(ValueError, match="density must be above 0 and at most 1"):
+        sparse_row_mean(density)
 
 
 def test_the_loss_is_the_weighted_mean_of_what_clients_report():
