@@ -1,5 +1,6 @@
 """Trains one phase of a run: rounds, validations, checkpoints, early stopping."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -85,7 +86,7 @@ def train_phase(
                 {
                     "round": done,
                     "phase": phase.name,
-                    "loss": loss,
+                    "loss": loss if math.isfinite(loss) else None,
                     "metrics": {"valid": metrics} if metrics else {},
                     "bytes": _bytes_so_far(state, traffic),
                 }
@@ -106,7 +107,8 @@ def train_phase(
 def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
     """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
     once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
-    return moving_bytes(traffic, state.phase_clients.tolist()) + once
+    counts = state.phase_clients.tolist(), state.phase_answers.tolist()
+    return moving_bytes(traffic, *counts) + once
 
 
 def _diverged(state: RunState, recorder: Recorder) -> None:
@@ -117,5 +119,6 @@ def _diverged(state: RunState, recorder: Recorder) -> None:
         where = f"; {recorder.folder.path} holds everything up to the round before it"
     raise DivergedError(
         f"round {state.round + 1} gave a non-finite update: lower the learning rate of "
-        f"`client_optimizer` or `server_optimizer`{where}"
+        "`client_optimizer` or `server_optimizer`, or set `on_nonfinite=drop` if single "
+        f"clients are at fault{where}"
     )

@@ -137,7 +137,7 @@ def epochs_of(faults: Faults, key: Key, local_epochs: int) -> Array | None:
     Example:
       >>> keys = jax.random.split(jax.random.key(0), 6)
       >>> [int(epochs_of(Faults(straggler_rate=0.5), key, 3)) for key in keys]
-      [3, 3, 3, 1, 3, 2]
+      [3, 2, 2, 1, 3, 3]
     """
     if not faults.straggler_rate:
         return None
@@ -193,7 +193,7 @@ def num_attackers(faults: Faults, key: Key, num_clients: int) -> int:
 
     Example:
       >>> num_attackers(Faults(sign_flip_rate=0.1), jax.random.key(0), 1000)
-      100
+      112
     """
     if not faults.sign_flip_rate:
         return 0
