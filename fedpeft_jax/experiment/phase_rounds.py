@@ -72,7 +72,7 @@ def train_phase(
             state, report = advance(program, state, done - first)
             losses, finite = np.asarray(report.losses), bool(report.finite)
         if not finite:
-            _diverged(state, recorder)
+            _diverged(config, state, recorder)
         loss = float(losses[done - first - 1])
         for name, values in report.figures.items():
             recorder.pending.setdefault(name, []).extend(
@@ -111,14 +111,15 @@ def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
     return moving_bytes(traffic, *counts) + once
 
 
-def _diverged(state: RunState, recorder: Recorder) -> None:
+def _diverged(config: RunConfig, state: RunState, recorder: Recorder) -> None:
     """Saves the last finite model and raises DivergedError."""
-    where = ""
+    where = drop = ""
+    if config.server.on_nonfinite == "stop":
+        drop = ", or leave out such updates with `on_nonfinite=drop`"
     if recorder.folder is not None:
         recorder.folder.save_variables("last_finite", variables_of(state))
         where = f"; {recorder.folder.path} holds everything up to the round before it"
     raise DivergedError(
         f"round {state.round + 1} gave a non-finite update: lower the learning rate of "
-        "`client_optimizer` or `server_optimizer`, or set `on_nonfinite=drop` if single "
-        f"clients are at fault{where}"
+        f"`client_optimizer` or `server_optimizer`{drop}{where}"
     )

@@ -137,7 +137,7 @@ def advance(
     here = np.arange(len(state.phase_rounds)) == state.phase
     clients = ran * program.clients.cohort_size
     vanished, dropped = (
-        int(np.sum(report.figures.get(name, [])[:ran], dtype=np.float64))
+        int(np.sum(np.asarray(report.figures.get(name, [])[:ran], np.float64)))
         for name in (VANISHED, DROPPED)
     )
     return (

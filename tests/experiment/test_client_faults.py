@@ -27,11 +27,11 @@ FAULTS = {
 
 
 def breaks():
-    """BPR that is not finite for clients with an even number of items."""
+    """BPR that is not finite for clients with few items, a third of all."""
 
     def loss(positives, negatives, mask):
-        even = jnp.sum(mask) % 2 == 0
-        return bpr(positives, negatives, mask) * jnp.where(even, jnp.nan, 1.0)
+        few = jnp.sum(mask) < 17
+        return bpr(positives, negatives, mask) * jnp.where(few, jnp.nan, 1.0)
 
     return loss
 
