@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from fedpeft_jax.core.keys import ClientPurpose, ServerPurpose, client_key, purpose_key
 from fedpeft_jax.core.roles import ROWS, SHARED, gather_rows, scatter_add_rows
 from fedpeft_jax.core.typing import Array, PyTree
-from fedpeft_jax.federated.aggregators import divisor
+from fedpeft_jax.federated.aggregators import check_collected, mean_loss
 from fedpeft_jax.federated.algorithm import (
     Algorithm,
     RoundReport,
@@ -30,7 +30,7 @@ from fedpeft_jax.federated.faults import (
 )
 from fedpeft_jax.federated.release import Cohort, merge_figures
 from fedpeft_jax.federated.sampler import ClientStore
-from fedpeft_jax.federated.updates import Sum, Sums
+from fedpeft_jax.federated.updates import Sums
 
 
 def make_run_rounds(algorithm: Algorithm, tiles: Tiles) -> jax.stages.Wrapped:
@@ -145,7 +145,9 @@ def _round(
         each, finite = jax.vmap(contribute)(ids, payload, kept)
         put = lambda all_, new: all_.at[place].set(new, mode="drop")  # noqa: E731
         sums = Sums(
-            shared=jax.tree.map(_add_clients, sums.shared, each.shared),
+            shared=jax.tree.map(
+                put if aggregator.combine else _add_clients, sums.shared, each.shared
+            ),
             rows=scatter_add_rows(sums.rows, payload.item_ids, each.rows),
             loss=jax.tree.map(put, sums.loss, each.loss),
         )
@@ -156,10 +158,13 @@ def _round(
         lambda: participate(client_ids[0], tiles.capacities[-1])
     )
     sums, finite = jax.eval_shape(contribute, client_ids[0], payload, kept)
+    check_collected(aggregator, sums.shared, cohort_size)
     per_client = lambda x: jnp.zeros((cohort_size, *x.shape), x.dtype)  # noqa: E731
     carry = (
         Sums(
-            shared=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums.shared),
+            shared=jax.tree.map(
+                per_client if aggregator.combine else _zeros, sums.shared
+            ),
             rows=jax.tree.map(
                 lambda x: jnp.zeros((sampler.num_items, *x.shape[1:]), x.dtype),
                 sums.rows,
@@ -183,6 +188,8 @@ def _round(
         first = first + num_tiles[bucket] * size
     sums, (kept, figures, finite) = carry
     sums = sums._replace(loss=jax.tree.map(jnp.sum, sums.loss))
+    if aggregator.combine:
+        sums = sums._replace(shared=aggregator.combine(sums.shared))
     counted, kept, figures = count(faults, client_ids, nobody, finite, kept, figures)
 
     # The sums are released, and the server takes one step.
@@ -231,18 +238,8 @@ def _round(
     return new, loss, merge_figures(figures, released), finite
 
 
-def mean_loss(total: Sum) -> Array:
-    """Returns the weighted mean of the reported losses, float32[].
-
-    Args:
-      total: the weighted sum of the losses and the sum of the weights, float32[] each.
-
-    Example:
-      >>> float(mean_loss(Sum(jnp.float32(6), jnp.float32(3))))
-      2.0
-    """
-    assert total.weight is not None
-    return total.value / divisor(total.weight)
+def _zeros(x: jax.ShapeDtypeStruct) -> Array:
+    return jnp.zeros(x.shape, x.dtype)
 
 
 def _add_clients(total: Array, values: Array) -> Array:
