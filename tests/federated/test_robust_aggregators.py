@@ -147,9 +147,7 @@ FAULTS = Faults(dropout_rate=0.3)
 TILES = make_tiles(SPLIT.counts, COHORT, max_buckets=2, client_chunk=4)
 
 
-ROW_NORM = (
-    0.01  # larger than the rows of some clients, and smaller than those of others
-)
+ROW_NORM = 0.004  # between the norms of the rows of different clients
 
 
 def trim_quarters(values, axis):
