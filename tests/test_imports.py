@@ -86,7 +86,10 @@ def test_there_is_no_circle():
         visit(name)
 
 
-@pytest.mark.parametrize("wing", ["embeddings", "backbones", "federated.pipelines"])
+@pytest.mark.parametrize(
+    "wing",
+    ["embeddings", "backbones", "federated.aggregators", "federated.pipelines"],
+)
 def test_plugins_know_their_base_alone(wing):
     for name in FILES:
         if name.startswith(f"{wing}.") and not name.endswith((*SHARED, "__init__")):

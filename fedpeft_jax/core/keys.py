@@ -30,6 +30,9 @@ class ClientPurpose(enum.IntEnum):
     DROPOUT = 2
     UPLOAD = 3
     AGGREGATE = 4
+    VANISH = 5
+    STRAGGLE = 6
+    ATTACK = 7
 
 
 class ServerPurpose(enum.IntEnum):

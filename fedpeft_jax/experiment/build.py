@@ -15,11 +15,13 @@ from fedpeft_jax.experiment.settings import (
 from fedpeft_jax.federated import (
     Aggregator,
     Algorithm,
+    Faults,
     LocalTraining,
     Sampler,
     by_role,
     chain_downloads,
     chain_uploads,
+    check_faults,
     fresh_negatives,
     published_negatives,
     with_server_optimizer,
@@ -127,6 +129,31 @@ def make_aggregator(settings: ServerSettings) -> Aggregator:
     return with_server_optimizer(aggregator, optimizer)
 
 
+def make_faults(training: TrainingSettings, server: ServerSettings) -> Faults:
+    """Builds the faults of clients that are simulated or tolerated.
+
+    Args:
+      training: resolved settings of the clients.
+      server: resolved settings of the server.
+
+    Raises:
+      InputError: for faults that cannot occur.
+
+    Example:
+      >>> make_faults(TrainingSettings(dropout_rate=0.2), ServerSettings()).dropout_rate
+      0.2
+    """
+    faults = Faults(
+        dropout_rate=training.dropout_rate,
+        straggler_rate=training.straggler_rate,
+        sign_flip_rate=training.sign_flip_rate,
+        sign_flip_scale=training.sign_flip_scale,
+        drop_nonfinite=server.on_nonfinite == "drop",
+    )
+    check_faults(faults, training.local_epochs)
+    return faults
+
+
 def make_algorithm(
     training: TrainingSettings, server: ServerSettings, model: Backbone
 ) -> Algorithm:
@@ -147,6 +174,7 @@ def make_algorithm(
         aggregator=make_aggregator(server),
         upload=chain_uploads(*(make() for make in uploads)),
         download=chain_downloads(*(make() for make in downloads)),
+        faults=make_faults(training, server),
     )
 
 

@@ -76,20 +76,25 @@ def measure_traffic(
     return PhaseTraffic(name, uplink, num_bytes(download), touched)
 
 
-def moving_bytes(phases: Sequence[PhaseTraffic], participations: Sequence[int]) -> int:
+def moving_bytes(
+    phases: Sequence[PhaseTraffic],
+    participations: Sequence[int],
+    answers: Sequence[int],
+) -> int:
     """Returns the bytes that all clients sent and received in their rounds.
 
     Args:
       phases: the traffic of each phase.
       participations: how many clients took part in each phase, counted once per round.
+      answers: how many of these answered. The others received, and sent nothing.
 
     Example:
-      >>> moving_bytes([PhaseTraffic("peft", 20, 20, 5.0)], [8])
-      320
+      >>> moving_bytes([PhaseTraffic("peft", 20, 30, 5.0)], [8], [6])
+      360
     """
     return sum(
-        (phase.uplink + phase.downlink) * int(number)
-        for phase, number in zip(phases, participations, strict=False)
+        phase.uplink * int(sent) + phase.downlink * int(received)
+        for phase, received, sent in zip(phases, participations, answers, strict=False)
     )
 
 
@@ -98,6 +103,7 @@ def summarize_traffic(
     phases: Sequence[PhaseTraffic],
     rounds: Sequence[int],
     participations: Sequence[int],
+    answers: Sequence[int],
     participants: int,
     server: Variables,
     full_bytes: int,
@@ -108,6 +114,7 @@ def summarize_traffic(
       phases: the traffic of each phase; names may repeat.
       rounds: the number of rounds of each phase.
       participations: how many clients took part in each phase, counted once per round.
+      answers: how many of these answered.
       participants: the number of clients that ever took part.
       server: variables whose `frozen` collection is sent once to each of these.
       full_bytes: bytes of one client in one round and one direction, for the same run
@@ -120,13 +127,14 @@ def summarize_traffic(
       >>> phases = [PhaseTraffic("warm_up", 100, 100, 10.0),
       ...           PhaseTraffic("peft", 20, 20, 5.0)]
       >>> traffic = summarize_traffic(phases=phases, rounds=[1, 4],
-      ...     participations=[2, 8], participants=3, server={}, full_bytes=100)
+      ...     participations=[2, 8], answers=[2, 8], participants=3, server={},
+      ...     full_bytes=100)
       >>> traffic["total_bytes"], traffic["fraction_of_full"]
       (720, 0.36)
     """
     once = num_bytes(select(server, (FROZEN,))) * participants
-    total = moving_bytes(phases, participations) + once
-    full = 2 * full_bytes * int(sum(participations))
+    total = moving_bytes(phases, participations, answers) + once
+    full = full_bytes * int(sum(participations) + sum(answers))
     return {
         "uplink_bytes_per_client_round": _by_name(phases, "uplink"),
         "downlink_bytes_per_client_round": _by_name(phases, "downlink"),

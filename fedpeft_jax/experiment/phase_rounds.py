@@ -1,5 +1,6 @@
 """Trains one phase of a run: rounds, validations, checkpoints, early stopping."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ def train_phase(
             state, report = advance(program, state, done - first)
             losses, finite = np.asarray(report.losses), bool(report.finite)
         if not finite:
-            _diverged(state, recorder)
+            _diverged(config, state, recorder)
         loss = float(losses[done - first - 1])
         for name, values in report.figures.items():
             recorder.pending.setdefault(name, []).extend(
@@ -85,7 +86,7 @@ def train_phase(
                 {
                     "round": done,
                     "phase": phase.name,
-                    "loss": loss,
+                    "loss": loss if math.isfinite(loss) else None,
                     "metrics": {"valid": metrics} if metrics else {},
                     "bytes": _bytes_so_far(state, traffic),
                 }
@@ -106,16 +107,19 @@ def train_phase(
 def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
     """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
     once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
-    return moving_bytes(traffic, state.phase_clients.tolist()) + once
+    counts = state.phase_clients.tolist(), state.phase_answers.tolist()
+    return moving_bytes(traffic, *counts) + once
 
 
-def _diverged(state: RunState, recorder: Recorder) -> None:
+def _diverged(config: RunConfig, state: RunState, recorder: Recorder) -> None:
     """Saves the last finite model and raises DivergedError."""
-    where = ""
+    where = drop = ""
+    if config.server.on_nonfinite == "stop":
+        drop = ", or leave out such updates with `on_nonfinite=drop`"
     if recorder.folder is not None:
         recorder.folder.save_variables("last_finite", variables_of(state))
         where = f"; {recorder.folder.path} holds everything up to the round before it"
     raise DivergedError(
         f"round {state.round + 1} gave a non-finite update: lower the learning rate of "
-        f"`client_optimizer` or `server_optimizer`{where}"
+        f"`client_optimizer` or `server_optimizer`{drop}{where}"
     )

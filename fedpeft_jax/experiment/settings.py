@@ -108,6 +108,29 @@ class TrainingSettings:
         "identity",
         "stages that encode a client's update, specs separated by commas",
     )
+    dropout_rate: float = setting(
+        0.0,
+        "probability that a client of a round vanishes before it answers",
+        least=0,
+        below=1,
+    )
+    straggler_rate: float = setting(
+        0.0,
+        "probability that a client of a round runs fewer local epochs: uniformly 1 to "
+        "`local_epochs` - 1",
+        least=0,
+        most=1,
+    )
+    sign_flip_rate: float = setting(
+        0.0,
+        "probability that a client of the run is an attacker, which sends minus its "
+        "update in all rounds",
+        least=0,
+        most=1,
+    )
+    sign_flip_scale: float = setting(
+        1.0, "factor by which attackers also multiply their updates", above=0
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +161,11 @@ class ServerSettings:
     download: str = setting(
         "identity",
         "stages that encode what the server sends, specs separated by commas",
+    )
+    on_nonfinite: str = setting(
+        "stop",
+        "whether a client's update that is not finite stops the run or is dropped",
+        choices=("stop", "drop"),
     )
 
 

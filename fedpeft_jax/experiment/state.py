@@ -27,7 +27,8 @@ class Best(NamedTuple):
 class RunState(NamedTuple):
     """A run between two rounds.
 
-    The bytes that were sent follow from `phase_clients` and the traffic of the phases.
+    The bytes that were sent follow from `phase_clients`, `phase_answers` and the
+    traffic of the phases.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.
@@ -35,6 +36,8 @@ class RunState(NamedTuple):
       phase: int64[], index of the phase that the state is in.
       phase_rounds: int64[P], rounds that ran in each of the P phases.
       phase_clients: int64[P], participations of clients in each phase.
+      phase_answers: int64[P], those in which the client answered.
+      phase_dropped: int64[P], those in which the server dropped the answer.
       last_round: int32[U], the last round in which each client took part; -1 for none.
         It shows who took part, and which version of the frozen tables a client has.
       best: the best validation of the main phase.
@@ -45,6 +48,8 @@ class RunState(NamedTuple):
     phase: np.int64
     phase_rounds: np.ndarray
     phase_clients: np.ndarray
+    phase_answers: np.ndarray
+    phase_dropped: np.ndarray
     last_round: np.ndarray
     best: Best
 
@@ -76,6 +81,8 @@ def first_state(
         phase=np.int64(0),
         phase_rounds=np.zeros(num_phases, np.int64),
         phase_clients=np.zeros(num_phases, np.int64),
+        phase_answers=np.zeros(num_phases, np.int64),
+        phase_dropped=np.zeros(num_phases, np.int64),
         last_round=np.full(num_clients, -1, np.int32),
         best=Best(np.float64(-math.inf), np.int64(0), None),
     )

@@ -18,14 +18,14 @@ from fedpeft_jax.evaluation.baselines import random_baseline
 from fedpeft_jax.evaluation.metrics import summarize
 from fedpeft_jax.evaluation.per_user import Results, leak, slices
 from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, TARGETS
-from fedpeft_jax.experiment.build import make_model
+from fedpeft_jax.experiment.build import make_faults, make_model
 from fedpeft_jax.experiment.communication import PhaseTraffic, summarize_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
 from fedpeft_jax.experiment.protocol import describe_protocol
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.warnings import find_warnings
-from fedpeft_jax.federated import Sampler, init_server
+from fedpeft_jax.federated import Sampler, init_server, num_attackers
 
 FORMAT = 1
 _PACKAGES = ("fedpeft_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -145,10 +145,20 @@ def summarize_run(
             phases=traffic,
             rounds=state.phase_rounds[:phases].tolist(),
             participations=state.phase_clients[:phases].tolist(),
+            answers=state.phase_answers[:phases].tolist(),
             participants=int(state.took_part.sum()),
             server=evaluated[1],
             full_bytes=_full_bytes(config, split.num_items),
         ),
+        "faults": {
+            "vanished_clients": int(np.sum(state.phase_clients - state.phase_answers)),
+            "dropped_clients": int(np.sum(state.phase_dropped)),
+            "sign_flipping_clients": num_attackers(
+                make_faults(config.training, config.server),
+                state.rounds.key,
+                split.num_clients,
+            ),
+        },
         "time": {
             **{name: round(seconds, 3) for name, seconds in clock.items()},
             "rounds_per_s": state.round / max(clock["rounds_s"], 1e-9),

@@ -14,6 +14,8 @@ from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.federated import (
+    DROPPED,
+    VANISHED,
     Algorithm,
     ClientStore,
     Cohorts,
@@ -133,12 +135,18 @@ def advance(
     for t, cohort in enumerate(plan.client_ids[:ran]):
         last_round[cohort] = first + t
     here = np.arange(len(state.phase_rounds)) == state.phase
+    clients = ran * program.clients.cohort_size
+    vanished, dropped = (
+        int(np.sum(np.asarray(report.figures.get(name, [])[:ran], np.float64)))
+        for name in (VANISHED, DROPPED)
+    )
     return (
         new._replace(
             last_round=last_round,
             phase_rounds=state.phase_rounds + ran * here,
-            phase_clients=state.phase_clients
-            + ran * program.clients.cohort_size * here,
+            phase_clients=state.phase_clients + clients * here,
+            phase_answers=state.phase_answers + (clients - vanished) * here,
+            phase_dropped=state.phase_dropped + dropped * here,
         ),
         report,
     )

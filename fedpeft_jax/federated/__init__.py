@@ -8,6 +8,13 @@ from fedpeft_jax.federated.aggregators import (
 from fedpeft_jax.federated.algorithm import Algorithm, RoundReport, RoundState
 from fedpeft_jax.federated.client import LocalTraining, train_client
 from fedpeft_jax.federated.cohorts import Cohorts, Tiles, make_tiles, plan_cohorts
+from fedpeft_jax.federated.faults import (
+    DROPPED,
+    VANISHED,
+    Faults,
+    check_faults,
+    num_attackers,
+)
 from fedpeft_jax.federated.losses import LOSSES
 from fedpeft_jax.federated.optimizers import OPTIMIZERS, by_role
 from fedpeft_jax.federated.pipelines import (
@@ -38,9 +45,11 @@ from fedpeft_jax.federated.updates import ClientUpdate, Sum, Sums
 __all__ = [
     "AGGREGATORS",
     "DOWNLOADS",
+    "DROPPED",
     "LOSSES",
     "OPTIMIZERS",
     "UPLOADS",
+    "VANISHED",
     "Aggregator",
     "Algorithm",
     "ClientData",
@@ -49,6 +58,7 @@ __all__ = [
     "Cohort",
     "Cohorts",
     "Download",
+    "Faults",
     "LocalTraining",
     "Release",
     "RoundReport",
@@ -62,6 +72,7 @@ __all__ = [
     "chain_downloads",
     "chain_releases",
     "chain_uploads",
+    "check_faults",
     "fresh_negatives",
     "init_private",
     "init_server",
@@ -69,6 +80,7 @@ __all__ = [
     "make_run_rounds",
     "make_state",
     "make_tiles",
+    "num_attackers",
     "plan_cohorts",
     "published_negatives",
     "train_client",

@@ -9,6 +9,7 @@ from fedpeft_jax.core.roles import ROWS, SHARED
 from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.aggregators import Aggregator
 from fedpeft_jax.federated.client import LocalTraining
+from fedpeft_jax.federated.faults import Faults
 from fedpeft_jax.federated.pipelines import (
     Download,
     Upload,
@@ -34,6 +35,7 @@ class Algorithm(NamedTuple):
       upload: how a client sends its update.
       download: how the server sends its variables.
       release: the stage that replaces the sums before the server uses them.
+      faults: the faults of clients that are simulated or tolerated.
     """
 
     training: LocalTraining
@@ -41,6 +43,7 @@ class Algorithm(NamedTuple):
     upload: Upload = identity_upload()
     download: Download = identity_download()
     release: Release = identity_release()
+    faults: Faults = Faults()
 
 
 class RoundState(NamedTuple):
@@ -72,8 +75,10 @@ class RoundReport(NamedTuple):
 
     Attributes:
       losses: float32[T], the released training loss of each round, which is the
-        weighted mean over the cohort; zero for rounds that did not run.
-      figures: float32[T] by name, what the pipelines and the release stage report.
+        weighted mean over the cohort; zero for rounds that did not run, and NaN for
+        rounds without an answer.
+      figures: float32[T] by name, what the pipelines, the release stage and the faults
+        report.
       finite: bool[], False if the last round that ran produced a non-finite update.
         That update was not applied, so the state is the one before the round.
     """
@@ -84,7 +89,7 @@ class RoundReport(NamedTuple):
 
 
 def figure_names(algorithm: Algorithm, state: RoundState) -> list[str]:
-    """Returns the names of the figures that the upload and release stages report.
+    """Returns the names of the figures that stages and faults report.
 
     Args:
       algorithm: everything that decides what happens in a round.
@@ -106,4 +111,6 @@ def figure_names(algorithm: Algorithm, state: RoundState) -> list[str]:
         cohort = Cohort(jnp.int32(1), algorithm.training.uniform_weights)
         return algorithm.release.apply(sums, state.release, cohort, key)[2]
 
-    return sorted(merge_figures(sent, jax.eval_shape(released, state.key)))
+    found = merge_figures(sent, jax.eval_shape(released, state.key))
+    faults = {name: jnp.float32(0) for name in algorithm.faults.figures}
+    return sorted(merge_figures(found, faults))

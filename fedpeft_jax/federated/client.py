@@ -65,6 +65,7 @@ def train_client(
     frozen: PyTree,
     data: ClientData,
     key: Key,
+    num_epochs: Array | None = None,
 ) -> tuple[ClientUpdate, PyTree]:
     """Trains one client from the server's variables.
 
@@ -76,6 +77,8 @@ def train_client(
       frozen: the gathered rows [K, ...] of the frozen tables.
       data: the client's pairs.
       key: random key of the client in this round.
+      num_epochs: int32[], how many of the local epochs the client runs, at least 1;
+        None for all of them.
 
     Returns:
       The update that leaves the client, and the client's new private parameters.
@@ -125,6 +128,13 @@ def train_client(
         mean = jnp.sum(losses * alive) / jnp.maximum(jnp.sum(alive), 1)
         return carry, mean
 
+    def epoch_in_time(carry: PyTree, index: Array) -> tuple[PyTree, Array]:
+        if num_epochs is None:
+            return epoch(carry, index)
+        new, loss = epoch(carry, index)
+        runs = index < num_epochs
+        return jax.tree.map(lambda n, o: jnp.where(runs, n, o), (new, loss), (carry, 0))
+
     epochs = jnp.arange(training.local_epochs)
     # If the loop is unrolled, the compiler can use that the moments start at zero. It
     # fuses a step into a few passes over the rows, which takes a third of the time.
@@ -136,15 +146,16 @@ def train_client(
         and dense <= _LARGE_DENSE
     )
     (after, _), losses = jax.lax.scan(
-        epoch, (before, states), epochs, unroll=unroll or 1
+        epoch_in_time, (before, states), epochs, unroll=unroll or 1
     )
     change = jax.tree.map(jnp.subtract, after, before)
     weight = jnp.sum(data.mask).astype(jnp.float32)
     if training.uniform_weights:
         weight = jnp.minimum(weight, 1.0)  # an empty place keeps weight 0
-    update = ClientUpdate(
-        change[SHARED], change[ROWS], data.item_ids, weight, jnp.mean(losses)
-    )
+    loss = jnp.mean(losses)
+    if num_epochs is not None:
+        loss = jnp.sum(losses) / num_epochs
+    update = ClientUpdate(change[SHARED], change[ROWS], data.item_ids, weight, loss)
     return update, after[PRIVATE]
 
 

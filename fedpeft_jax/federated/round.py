@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from fedpeft_jax.core.keys import ClientPurpose, ServerPurpose, client_key, purpose_key
 from fedpeft_jax.core.roles import ROWS, SHARED, gather_rows, scatter_add_rows
 from fedpeft_jax.core.typing import Array, PyTree
-from fedpeft_jax.federated.aggregators import divisor
+from fedpeft_jax.federated.aggregators import check_collected, mean_loss
 from fedpeft_jax.federated.algorithm import (
     Algorithm,
     RoundReport,
@@ -20,9 +20,17 @@ from fedpeft_jax.federated.algorithm import (
 )
 from fedpeft_jax.federated.client import train_client
 from fedpeft_jax.federated.cohorts import Tiles
+from fedpeft_jax.federated.faults import (
+    all_finite,
+    attack,
+    count,
+    drop_nonfinite,
+    epochs_of,
+    who_answers,
+)
 from fedpeft_jax.federated.release import Cohort, merge_figures
 from fedpeft_jax.federated.sampler import ClientStore
-from fedpeft_jax.federated.updates import Sum, Sums
+from fedpeft_jax.federated.updates import Sums
 
 
 def make_run_rounds(algorithm: Algorithm, tiles: Tiles) -> jax.stages.Wrapped:
@@ -87,9 +95,11 @@ def _round(
     client_ids: Array,
     num_tiles: Array,
 ) -> tuple[RoundState, Array, dict[str, Array], Array]:
-    training, aggregator, upload, download, release = algorithm
+    training, aggregator, upload, download, release, faults = algorithm
     sampler, cohort_size = training.sampler, client_ids.shape[0]
     round_key = jax.random.fold_in(state.key, state.round)
+    nobody = store.train.num_rows
+    client_ids = who_answers(faults, state.key, state.round, client_ids, nobody)
 
     # The server sends its variables, the same to every client.
     server = {SHARED: state.shared, ROWS: state.rows}
@@ -107,44 +117,54 @@ def _round(
             gather_rows(frozen, data.item_ids),
             data,
             key,
+            epochs_of(faults, key, training.local_epochs),
         )
         upload_state = gather_rows(state.upload, client_id)
         upload_key = purpose_key(key, ClientPurpose.UPLOAD)
         payload, upload_state, figures = upload.encode(update, upload_state, upload_key)
         return payload, (private, upload_state), figures
 
-    def contribute(client_id: Array, payload: PyTree) -> Sums:
-        """Returns what one client's payload adds to the sums on the server."""
+    def contribute(
+        client_id: Array, payload: PyTree, kept: PyTree
+    ) -> tuple[Sums, Array | None]:
+        """Returns what one client adds to the sums, and whether it was finite."""
         key = client_key(state.key, state.round, client_id)
-        update = upload.decode(payload)
-        return aggregator.map(update, purpose_key(key, ClientPurpose.AGGREGATE))
+        update = attack(faults, state.key, client_id, upload.decode(payload))
+        finite = None
+        if faults.drop_nonfinite:
+            update, finite = drop_nonfinite(update, kept)
+        sums = aggregator.map(update, purpose_key(key, ClientPurpose.AGGREGATE))
+        return sums, finite
 
     def train_tile(carry: PyTree, first: Array, size: int, capacity: int) -> PyTree:
         """Trains the next `size` clients at once; places after the cohort are empty."""
-        sums, kept, figures = carry
+        sums, of_clients = carry
         place = first + jnp.arange(size)
-        nobody = store.train.num_rows
         ids = client_ids.at[place].get(mode="fill", fill_value=nobody)
-        payload, new, found = jax.vmap(lambda i: participate(i, capacity))(ids)
-        each = jax.vmap(contribute)(ids, payload)
+        payload, kept, figures = jax.vmap(lambda i: participate(i, capacity))(ids)
+        each, finite = jax.vmap(contribute)(ids, payload, kept)
         put = lambda all_, new: all_.at[place].set(new, mode="drop")  # noqa: E731
         sums = Sums(
-            shared=jax.tree.map(_add_clients, sums.shared, each.shared),
+            shared=jax.tree.map(
+                put if aggregator.combine else _add_clients, sums.shared, each.shared
+            ),
             rows=scatter_add_rows(sums.rows, payload.item_ids, each.rows),
             loss=jax.tree.map(put, sums.loss, each.loss),
         )
-        kept, figures = jax.tree.map(put, (kept, figures), (new, found))
-        return sums, kept, figures
+        return sums, jax.tree.map(put, of_clients, (kept, figures, finite))
 
     # The clients of the cohort train, tile by tile, and their updates add up.
     payload, kept, figures = jax.eval_shape(
         lambda: participate(client_ids[0], tiles.capacities[-1])
     )
-    sums = jax.eval_shape(contribute, client_ids[0], payload)
+    sums, finite = jax.eval_shape(contribute, client_ids[0], payload, kept)
+    check_collected(aggregator, sums.shared, cohort_size)
     per_client = lambda x: jnp.zeros((cohort_size, *x.shape), x.dtype)  # noqa: E731
     carry = (
         Sums(
-            shared=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums.shared),
+            shared=jax.tree.map(
+                per_client if aggregator.combine else _zeros, sums.shared
+            ),
             rows=jax.tree.map(
                 lambda x: jnp.zeros((sampler.num_items, *x.shape[1:]), x.dtype),
                 sums.rows,
@@ -152,7 +172,7 @@ def _round(
             # One entry per client, so that the loss does not depend on the tiles.
             loss=jax.tree.map(per_client, sums.loss),
         ),
-        *jax.tree.map(per_client, (kept, figures)),
+        jax.tree.map(per_client, (kept, figures, finite)),
     )
     first = jnp.int32(0)
     buckets = zip(tiles.sizes, tiles.capacities, strict=True)
@@ -166,15 +186,17 @@ def _round(
             carry,
         )
         first = first + num_tiles[bucket] * size
-    sums, kept, figures = carry
+    sums, (kept, figures, finite) = carry
     sums = sums._replace(loss=jax.tree.map(jnp.sum, sums.loss))
-    figures = jax.tree.map(jnp.mean, figures)
+    if aggregator.combine:
+        sums = sums._replace(shared=aggregator.combine(sums.shared))
+    counted, kept, figures = count(faults, client_ids, nobody, finite, kept, figures)
 
     # The sums are released, and the server takes one step.
     sums, release_state, released = release.apply(
         sums,
         state.release,
-        Cohort(jnp.int32(cohort_size), training.uniform_weights),
+        Cohort(counted.size, training.uniform_weights),
         purpose_key(round_key, ServerPurpose.RELEASE),
     )
     step, aggregator_state = aggregator.apply(
@@ -186,16 +208,20 @@ def _round(
     loss = mean_loss(sums.loss)
 
     # A non-finite update is dropped here, where it is small, and not in the tables.
-    finite = _all_finite((step, kept, loss))
-    owners = jnp.where(finite, client_ids, store.train.num_rows)
-    server = jax.tree.map(lambda p, s: p + jnp.where(finite, s, 0), server, step)
+    applied = finite = all_finite((step, kept, loss))
+    if faults.figures:  # a round without an answer changes nothing
+        empty = counted.size == 0
+        applied, finite = finite & ~empty, finite | empty
+        loss = jnp.where(empty, jnp.nan, loss)
+    owners = jnp.where(applied, counted.ids, nobody)
+    server = jax.tree.map(lambda p, s: p + jnp.where(applied, s, 0), server, step)
     private, upload_state = jax.tree.map(
         lambda all_, own: all_.at[owners].set(own, mode="drop"),
         (state.private, state.upload),
         kept,
     )
     aggregator_state, release_state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
+        lambda new, old: jnp.where(applied, new, old),
         (aggregator_state, release_state),
         (state.aggregator, state.release),
     )
@@ -212,18 +238,8 @@ def _round(
     return new, loss, merge_figures(figures, released), finite
 
 
-def mean_loss(total: Sum) -> Array:
-    """Returns the weighted mean of the reported losses, float32[].
-
-    Args:
-      total: the weighted sum of the losses and the sum of the weights, float32[] each.
-
-    Example:
-      >>> float(mean_loss(Sum(jnp.float32(6), jnp.float32(3))))
-      2.0
-    """
-    assert total.weight is not None
-    return total.value / divisor(total.weight)
+def _zeros(x: jax.ShapeDtypeStruct) -> Array:
+    return jnp.zeros(x.shape, x.dtype)
 
 
 def _add_clients(total: Array, values: Array) -> Array:
@@ -234,8 +250,3 @@ def _add_clients(total: Array, values: Array) -> Array:
     """
     ones = jnp.ones(values.shape[0], values.dtype)
     return total + jnp.tensordot(ones, values, 1, precision="highest")
-
-
-def _all_finite(tree: PyTree) -> Array:
-    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(flags))

@@ -106,6 +106,7 @@ def test_summary_by_hand():
         ],
         rounds=[2, 3],
         participations=[10, 15],
+        answers=[10, 15],
         participants=7,
         server=frozen,
         full_bytes=100,
@@ -142,6 +143,7 @@ def test_a_repeated_phase_name_overwrites_nothing():
         phases=[PhaseTraffic("peft", 10, 10, 1.0), PhaseTraffic("peft", 30, 30, 1.0)],
         rounds=[1, 2],
         participations=[5, 10],
+        answers=[5, 10],
         participants=1,
         server={},
         full_bytes=100,
@@ -157,6 +159,7 @@ def test_a_full_table_costs_all_of_itself():
         phases=[traffic],
         rounds=[9],
         participations=[18],
+        answers=[18],
         participants=3,
         server=held,
         full_bytes=4 * I * D,
@@ -172,9 +175,24 @@ def test_one_time_bytes_go_to_each_participant_once(participants):
         phases=[PhaseTraffic("peft", 4, 4, 4.0)],
         rounds=[1000],
         participations=[1000],
+        answers=[1000],
         participants=participants,
         server=measured("frozen", "lora")[1],
         full_bytes=4 * I * D,
     )
     assert found["one_time_bytes"] == participants * 4 * I * D
     assert found["total_bytes"] == 8000 + found["one_time_bytes"]
+
+
+def test_a_client_that_vanishes_downloads_and_does_not_upload():
+    found = summarize_traffic(
+        phases=[PhaseTraffic("warm_up", 100, 90, 1.0), PhaseTraffic("peft", 20, 10, 1)],
+        rounds=[2, 3],
+        participations=[10, 15],
+        answers=[9, 0],
+        participants=7,
+        server={},
+        full_bytes=100,
+    )
+    assert found["total_bytes"] == 10 * 90 + 9 * 100 + 15 * 10
+    assert found["full_total_bytes"] == 100 * (10 + 9 + 15)

@@ -240,6 +240,8 @@ def test_the_result_holds_the_model_and_the_state():
     assert state.round == 6
     assert state.phase_rounds.tolist() == [2, 4]
     assert state.phase_clients.tolist() == [12, 24]
+    assert state.phase_answers.tolist() == [12, 24]
+    assert state.phase_dropped.tolist() == [0, 0]
     last = np.full(NUM_USERS, -1)
     for round_ in range(6):
         last[sample_cohort(0, round_, NUM_USERS, 6)] = round_
