@@ -96,7 +96,13 @@ def load(
 
 
 def from_frame(
-    interactions: Any, items: Any = None, *, name: str = "table", **settings: Any
+    interactions: Any,
+    items: Any = None,
+    *,
+    valid: Any = None,
+    test: Any = None,
+    name: str = "table",
+    **settings: Any,
 ) -> Dataset:
     """Makes a data set from interactions in memory.
 
@@ -105,6 +111,9 @@ def from_frame(
         PyArrow, DuckDB), a dictionary of columns, a structured array, or an array
         [n, 2] of (user, item) or [n, 3] of (user, item, time).
       items: a table of one of these kinds with the text of the items; None for no text.
+      valid: with `test`, a table of the validation interactions; None for none.
+      test: a table of the test interactions, for data that are already split: all of
+        `interactions` then train, and the run needs `split=given`.
       name: the name of the data set in output.
       **settings: names of columns, filters, `repeated_pairs` and `catalogue`, as in
         `DataSettings`.
@@ -125,7 +134,10 @@ def from_frame(
       [9, 8, 7]
     """
     wanted = DataSettings(dataset="table", **settings)
-    return build(read_frame(interactions, items, name=name, settings=wanted), wanted)
+    raw = read_frame(
+        interactions, items, name=name, settings=wanted, valid=valid, test=test
+    )
+    return build(raw, wanted)
 
 
 def _fetched(
