@@ -6,7 +6,7 @@ import pytest
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import Dataset, Split
 from fedpeft_jax.evaluation.per_user import leak, per_user_table, slices
-from fedpeft_jax.evaluation.ranking import Ranks
+from fedpeft_jax.evaluation.ranks import Ranks
 
 # Clients 0 to 3 with 1, 1, 2 and 3 training items; client 3 trains only.
 SPLIT = Split(
