@@ -81,7 +81,7 @@ def compare_several_with_candidates(
 
     def compare(place: Array, found: Array) -> Array:
         target = jax.lax.dynamic_slice_in_dim(scores, place, 1, axis=1)
-        others = mask & (jnp.arange(scores.shape[1]) != place)
+        others = mask & (jnp.arange(scores.shape[1]) != place)[None, :]
         return found.at[:, :, place].set(_compare(scores, target, others))
 
     found = jnp.zeros((2, scores.shape[0], width), jnp.int32)
