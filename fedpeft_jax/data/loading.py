@@ -9,8 +9,9 @@ from typing import Any
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset, build
 from fedpeft_jax.data.prepared import cached
+from fedpeft_jax.data.readers.candidate_lists import read_candidates_frame
 from fedpeft_jax.data.readers.download import fetch
-from fedpeft_jax.data.readers.frames import read_frame
+from fedpeft_jax.data.readers.frames import as_frame, read_frame
 from fedpeft_jax.data.registry import DATASETS, Source, check_source
 from fedpeft_jax.data.settings import DataSettings
 
@@ -101,6 +102,7 @@ def from_frame(
     *,
     valid: Any = None,
     test: Any = None,
+    candidates: Any = None,
     name: str = "table",
     **settings: Any,
 ) -> Dataset:
@@ -114,6 +116,9 @@ def from_frame(
       valid: with `test`, a table of the validation interactions; None for none.
       test: a table of the test interactions, for data that are already split: all of
         `interactions` then train, and the run needs `split=given`.
+      candidates: a table of the items that the test items of each user are ranked
+        against, instead of drawn ones: a column of the user, one of the test item, and
+        columns of a candidate or of a list of them.
       name: the name of the data set in output.
       **settings: names of columns, filters, `repeated_pairs` and `catalogue`, as in
         `DataSettings`.
@@ -137,7 +142,11 @@ def from_frame(
     raw = read_frame(
         interactions, items, name=name, settings=wanted, valid=valid, test=test
     )
-    return build(raw, wanted)
+    dataset = build(raw, wanted)
+    if candidates is None:
+        return dataset
+    lists = read_candidates_frame("candidates", as_frame("candidates", candidates))
+    return dataclasses.replace(dataset, candidates=lists)
 
 
 def _fetched(

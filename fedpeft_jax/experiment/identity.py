@@ -21,7 +21,7 @@ _FREE = ("out", "resume", "checkpoint_every", "keep_checkpoints", "fetch", "cach
 # They name files. The prepared data are compared instead.
 _PLACES = (
     "data_dir", "interactions", "valid_interactions", "test_interactions", "items",
-    "text_embeddings",
+    "text_embeddings", "given_candidates",
 )  # fmt: skip
 
 
