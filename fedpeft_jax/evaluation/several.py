@@ -173,7 +173,7 @@ def summarize(
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:
-    return np.cumsum(counts) - counts
+    return np.cumsum(counts, dtype=np.int64) - counts
 
 
 def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
