@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 _PLAIN_SECONDS = 2.0
-_LABELS = {"hit_rate@10": "HR@10", "recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
+METRIC_LABELS = {"hit_rate@10": "HR@10", "recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -163,7 +163,7 @@ def print_summary(
     names = _metric_names(summary["metrics"]["test"])
     for ranking in ("sampled", "all"):
         for metric in names:
-            label = f"{_LABELS[metric]}\n{ranking}"
+            label = f"{METRIC_LABELS[metric]}\n{ranking}"
             table.add_column(label, justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)
     for one in (summary, *references):
@@ -185,7 +185,7 @@ def print_summary(
 
 def _metric_names(metrics: dict[str, dict[str, float]]) -> list[str]:
     """Returns the metrics of the table; without recall if each user has one item."""
-    return [name for name in _LABELS if name in metrics["full"]]
+    return [name for name in METRIC_LABELS if name in metrics["full"]]
 
 
 def _cells(metrics: dict[str, dict[str, float]], names: Iterable[str]) -> Iterable[str]:
