@@ -25,7 +25,7 @@ from fedpeft_jax.commands.run import run_in
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import RunFolder, cli
 from fedpeft_jax.experiment.folder_lock import FolderLock
-from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
+from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes, metric_names
 from fedpeft_jax.experiment.stopping import stop_on_signals
 
 REFERENCES = (
@@ -104,8 +104,7 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     metrics = [
         (ranking, name)
         for ranking in ("sampled", "full")
-        for name in METRIC_LABELS
-        if name in first[ranking]
+        for name in metric_names(first)
     ]
     for ranking, name in metrics:
         label = METRIC_LABELS[name]

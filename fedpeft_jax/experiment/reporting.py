@@ -160,7 +160,7 @@ def print_summary(
         title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
     )
     table.add_column("", overflow="fold")  # a long name is folded, no figure is
-    names = _metric_names(summary["metrics"]["test"])
+    names = metric_names(summary["metrics"]["test"])
     for ranking in ("sampled", "all"):
         for metric in names:
             label = f"{METRIC_LABELS[metric]}\n{ranking}"
@@ -183,9 +183,15 @@ def print_summary(
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _metric_names(metrics: dict[str, dict[str, float]]) -> list[str]:
-    """Returns the metrics of the table; without recall if each user has one item."""
-    return [name for name in METRIC_LABELS if name in metrics["full"]]
+def metric_names(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns the metrics that a table shows: keys of `METRIC_LABELS`.
+
+    Args:
+      metrics: the metrics of a target by ranking. If they have the recall, users have
+        several held-out items, and it takes the place of the hit rate.
+    """
+    several = "recall@10" in metrics["full"]
+    return ["recall@10" if several else "hit_rate@10", "ndcg@10"]
 
 
 def _cells(metrics: dict[str, dict[str, float]], names: Iterable[str]) -> Iterable[str]:
