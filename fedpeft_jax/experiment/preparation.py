@@ -80,6 +80,13 @@ def prepare(
     if dataset is None:
         dataset = load(config.data, reporter.note, reporter.progress)
     dataset, split = make_split(dataset, config.data)
+    patience = config.evaluation.early_stopping_rounds
+    if patience and not len(split.held_out("valid").values):
+        raise InputError(
+            f"`early_stopping_rounds={patience}` needs validation items, and "
+            f"{dataset.name} has none: set `valid_interactions`, or "
+            "`early_stopping_rounds=0`"
+        )
     load_s = time.perf_counter() - start
     reporter.note(
         f"{dataset.name}: {dataset.num_users} users "

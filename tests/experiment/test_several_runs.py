@@ -182,6 +182,13 @@ def test_a_list_that_does_not_fit_is_one_line(files, tmp_path, capfd):
     assert "Traceback" not in errors
 
 
+def test_early_stopping_needs_validation_rows():
+    frames, _ = tables()
+    config = configure(**GIVEN, early_stopping_rounds=2)
+    with pytest.raises(InputError, match="needs validation items, and table has none"):
+        run(config, dataset=from_frame(frames["train"], test=frames["test"]))
+
+
 def test_the_last_evaluation_reports_its_progress(tmp_path):
     listener = Listener()
     run(configure(**GIVEN), dataset=data(), reporter=listener)
