@@ -75,7 +75,7 @@ def brute_force(split, candidates, params, target, ranking):
     return above, ties, counts
 
 
-@pytest.mark.parametrize("block_limit", [1, 300, 2**20])
+@pytest.mark.parametrize("block_limit", [1, 300])
 @pytest.mark.parametrize("ranking", RANKINGS)
 def test_ranks_are_the_brute_force_ones(ranking, block_limit):
     split, candidates = random_problem()
