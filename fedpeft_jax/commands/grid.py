@@ -25,7 +25,7 @@ from fedpeft_jax.commands.run import run_in
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import RunFolder, cli
 from fedpeft_jax.experiment.folder_lock import FolderLock
-from fedpeft_jax.experiment.reporting import format_bytes
+from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes, metric_names
 from fedpeft_jax.experiment.stopping import stop_on_signals
 from fedpeft_jax.experiment.warnings import warning_lines
 
@@ -101,13 +101,14 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("row")  # a long name is folded, no figure is
+    first = next(iter(rows.values()))[0]["metrics"][target]
     metrics = [
         (ranking, name)
         for ranking in ("sampled", "full")
-        for name in ("hit_rate@10", "ndcg@10")
+        for name in metric_names(first)
     ]
     for ranking, name in metrics:
-        label = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}[name]
+        label = METRIC_LABELS[name]
         items = {"sampled": "sampled", "full": "all"}[ranking]
         table.add_column(f"{label}\n{items}", justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)

@@ -103,6 +103,26 @@ class Ragged:
         )
 
 
+def sort_rows(ragged: Ragged, bound: int) -> Ragged:
+    """Sorts the values of each row, all rows in one sort.
+
+    Args:
+      ragged: int32 values, at least 0.
+      bound: a number above every value.
+
+    Returns:
+      The same rows with ascending int32 values.
+
+    Example:
+      >>> sort_rows(Ragged.from_rows([[5, 3], [0]]), bound=6).values.tolist()
+      [3, 5, 0]
+    """
+    # One int64 key per value sorts several times faster than a lexicographic sort.
+    starts = ragged.owners * bound
+    keys = np.sort(starts + ragged.values)
+    return Ragged((keys - starts).astype(np.int32), ragged.offsets)
+
+
 def read_row(ragged: Ragged, row: Array, length: int, fill: int) -> tuple[Array, Array]:
     """Reads one row into an array of static length; works under `jit` and `vmap`.
 

@@ -9,6 +9,7 @@ against.
 from fedpeft_jax.data.candidates import sample_candidates
 from fedpeft_jax.data.dataset import Dataset, build
 from fedpeft_jax.data.generated import generate_long_tailed, load_synthetic
+from fedpeft_jax.data.given_candidates import describe_candidates, given_candidates
 from fedpeft_jax.data.loading import from_frame, load, load_dataset
 from fedpeft_jax.data.readers.raw import Raw
 from fedpeft_jax.data.readers.synthetic import synthetic_interactions
@@ -25,8 +26,10 @@ __all__ = [
     "Split",
     "build",
     "check_source",
+    "describe_candidates",
     "from_frame",
     "generate_long_tailed",
+    "given_candidates",
     "leave_one_out",
     "load",
     "load_dataset",

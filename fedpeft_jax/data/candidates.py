@@ -10,8 +10,9 @@ grow with users x items.
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.ragged import sort_rows
 from fedpeft_jax.data.dataset import Dataset
-from fedpeft_jax.data.splits import Split, sort_rows
+from fedpeft_jax.data.splits import Split
 
 # Users per draw. It bounds temporary memory, and the draws depend on it.
 _BLOCK = 1 << 16

@@ -47,6 +47,8 @@ class Dataset:
       times: int64[nnz] or float64[nnz], the time of each interaction; None if unknown.
       parts: int8[nnz], TRAIN, VALID or TEST (``readers/raw.py``) for data that are
         already split; None for other data.
+      candidates: columns `user`, `item` and `candidate`, the candidates of sampled
+        evaluation under original ids; None if they are drawn.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Dataset:
     places: np.ndarray | None = None
     times: np.ndarray | None = None
     parts: np.ndarray | None = None
+    candidates: pl.DataFrame | None = None
 
     @property
     def num_users(self) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset, build
 from fedpeft_jax.data.prepared import cached
+from fedpeft_jax.data.readers.candidate_lists import read_candidates_frame
 from fedpeft_jax.data.readers.download import fetch
-from fedpeft_jax.data.readers.frames import read_frame
+from fedpeft_jax.data.readers.frames import as_frame, read_frame
 from fedpeft_jax.data.registry import DATASETS, Source, check_source
 from fedpeft_jax.data.settings import DataSettings
 
@@ -96,7 +97,14 @@ def load(
 
 
 def from_frame(
-    interactions: Any, items: Any = None, *, name: str = "table", **settings: Any
+    interactions: Any,
+    items: Any = None,
+    *,
+    valid: Any = None,
+    test: Any = None,
+    candidates: Any = None,
+    name: str = "table",
+    **settings: Any,
 ) -> Dataset:
     """Makes a data set from interactions in memory.
 
@@ -105,6 +113,12 @@ def from_frame(
         PyArrow, DuckDB), a dictionary of columns, a structured array, or an array
         [n, 2] of (user, item) or [n, 3] of (user, item, time).
       items: a table of one of these kinds with the text of the items; None for no text.
+      valid: with `test`, a table of the validation interactions; None for none.
+      test: a table of the test interactions, for data that are already split: all of
+        `interactions` then train, and the run needs `split=given`.
+      candidates: a table of the items that the test items of each user are ranked
+        against, instead of drawn ones: a column of the user, one of the test item, and
+        columns of a candidate or of a list of them.
       name: the name of the data set in output.
       **settings: names of columns, filters, `repeated_pairs` and `catalogue`, as in
         `DataSettings`.
@@ -125,7 +139,14 @@ def from_frame(
       [9, 8, 7]
     """
     wanted = DataSettings(dataset="table", **settings)
-    return build(read_frame(interactions, items, name=name, settings=wanted), wanted)
+    raw = read_frame(
+        interactions, items, name=name, settings=wanted, valid=valid, test=test
+    )
+    dataset = build(raw, wanted)
+    if candidates is None:
+        return dataset
+    lists = read_candidates_frame("candidates", as_frame("candidates", candidates))
+    return dataclasses.replace(dataset, candidates=lists)
 
 
 def _fetched(

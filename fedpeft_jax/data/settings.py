@@ -114,7 +114,10 @@ def _check_combinations(settings: DataSettings) -> None:
             "name the file with `interactions`"
         )
     held_out = [n for n in ("valid_interactions", "test_interactions") if given[n]]
-    if settings.split == "given" and "test_interactions" not in held_out:
+    # Tables in memory have their held-out rows with them, see `from_frame`.
+    in_memory = settings.dataset == "table" and settings.interactions is None
+    needs_test = not in_memory or bool(held_out)
+    if settings.split == "given" and needs_test and not given["test_interactions"]:
         raise InputError("`split=given` needs files: set `test_interactions=FILE`")
     if settings.split != "given" and held_out:
         raise InputError(

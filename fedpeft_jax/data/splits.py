@@ -4,7 +4,8 @@ Leave-one-out after He et al., "Neural Collaborative Filtering" (WWW 2017): the 
 item of a history is the test item, the one before it the validation item. 'Last' is by
 time, by place in the file, or in a random order. There is also a global time cut (Ji et
 al., "A Critical Study on Data Leakage in Recommender System Offline Evaluation", TOIS
-2023), and data may already be split when they are read.
+2023), and data may already be split when they are read, then also with several held-out
+items of a user.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.ragged import Ragged
+from fedpeft_jax.core.ragged import Ragged, sort_rows
 from fedpeft_jax.data.dataset import MIN_EVALUATED, Dataset, keep_users
 from fedpeft_jax.data.readers.raw import TEST, TRAIN, UNUSED, VALID
 from fedpeft_jax.data.settings import DataSettings
@@ -26,8 +27,21 @@ class Split:
       name: how the split was made, such as ``'time'``.
       num_items: I, the size of the catalogue.
       train: int32 values [nnz] in U rows: the training items of each client, ascending.
-      valid: int32[U], the validation item, -1 for none.
-      test: int32[U], the test item, -1 for a client that trains only.
+      valid: int32[U], the validation item, -1 for none; the first one if there are
+        several.
+      test: int32[U], the test item, -1 for a client that trains only; the first one if
+        there are several.
+      all_valid: int32 values in U rows: all validation items of each client; None if
+        no client has several.
+      all_test: int32 values in U rows: all test items of each client; None if no client
+        has several.
+
+    Example:
+      >>> train, tests = Ragged.from_rows([[0], [1]]), Ragged.from_rows([[2, 3], []])
+      >>> split = Split("toy", 4, train, np.array([-1, -1]), np.array([2, -1]),
+      ...               all_test=tests)
+      >>> split.held_out("test").row(0).tolist(), split.held_out("valid").counts.sum()
+      ([2, 3], np.int64(0))
     """
 
     name: str
@@ -35,6 +49,21 @@ class Split:
     train: Ragged
     valid: np.ndarray
     test: np.ndarray
+    all_valid: Ragged | None = None
+    all_test: Ragged | None = None
+
+    def held_out(self, target: str) -> Ragged:
+        """Returns int32 values in U rows: all held-out items of each client.
+
+        Args:
+          target: ``'valid'`` or ``'test'``.
+        """
+        every = self.all_valid if target == "valid" else self.all_test
+        if every is not None:
+            return every
+        first = self.valid if target == "valid" else self.test
+        has = first >= 0
+        return Ragged.from_counts(np.asarray(first[has], np.int32), has)
 
     @property
     def num_clients(self) -> int:
@@ -78,8 +107,8 @@ def make_split(
     """
     settings = settings or DataSettings()
     name = settings.split
-    if settings.split == "given":
-        parts = _given(dataset)
+    if settings.split == "given" or dataset.parts is not None:
+        parts = _given(dataset, settings)
     elif settings.split == "time_cut":
         parts, name = _time_cut(dataset, settings), f"time_cut={settings.time_cut:g}"
     else:
@@ -128,26 +157,6 @@ def leave_one_out(dataset: Dataset) -> Split:
       ([0, -1], [3, -1], [0])
     """
     return _split(dataset, _hold_out_last(dataset, 2), "time")
-
-
-def sort_rows(ragged: Ragged, bound: int) -> Ragged:
-    """Sorts the values of each row, all rows in one sort.
-
-    Args:
-      ragged: int32 values, at least 0.
-      bound: a number above every value.
-
-    Returns:
-      The same rows with ascending int32 values.
-
-    Example:
-      >>> sort_rows(Ragged.from_rows([[5, 3], [0]]), bound=6).values.tolist()
-      [3, 5, 0]
-    """
-    # One int64 key per value sorts several times faster than a lexicographic sort.
-    starts = ragged.owners * bound
-    keys = np.sort(starts + ragged.values)
-    return Ragged((keys - starts).astype(np.int32), ragged.offsets)
 
 
 def _leave_out(dataset: Dataset, settings: DataSettings) -> np.ndarray:
@@ -207,30 +216,26 @@ def _time_cut(dataset: Dataset, settings: DataSettings) -> np.ndarray:
     return parts
 
 
-def _given(dataset: Dataset) -> np.ndarray:
+def _given(dataset: Dataset, settings: DataSettings) -> np.ndarray:
     if dataset.parts is None:
         raise InputError(
             f"{dataset.name}: `split=given` needs data that are already split, and "
             "these are not: use another `split`"
         )
-    for part, name in ((VALID, "validation"), (TEST, "test")):
-        held_out = dataset.items.keep_values(dataset.parts == part).counts
-        if (held_out > 1).any():
-            user = dataset.user_ids[held_out.argmax()].item()
-            raise InputError(
-                f"{dataset.name}: user {user!r} has {held_out.max()} {name} items, and "
-                "only one can be ranked: leave one in the file"
-            )
+    if settings.split != "given":
+        raise InputError(
+            f"{dataset.name}: the data are already split, and `split={settings.split}` "
+            "would split them again: set `split=given`"
+        )
     return dataset.parts
 
 
 def _split(dataset: Dataset, parts: np.ndarray, name: str) -> Split:
-    items, owners = dataset.items, dataset.items.owners
-    held_out = np.full((2, dataset.num_users), -1, np.int32)
-    for row, part in enumerate((VALID, TEST)):
-        held_out[row, owners[parts == part]] = items.values[parts == part]
-    valid, test = held_out
-    valid[test < 0] = -1  # a user without a test item is not evaluated
+    items = dataset.items
+    tests = items.keep_values(parts == TEST)
+    # A user without a test item is not evaluated.
+    evaluated = tests.counts > 0
+    valids = items.keep_values((parts == VALID) & evaluated[items.owners])
     train = items.keep_values(parts == TRAIN)
     if len(full := np.flatnonzero(train.counts >= dataset.num_items)):
         raise InputError(
@@ -243,6 +248,16 @@ def _split(dataset: Dataset, parts: np.ndarray, name: str) -> Split:
         name=name,
         num_items=dataset.num_items,
         train=sort_rows(train, dataset.num_items),
-        valid=valid,
-        test=test,
+        valid=_first(valids),
+        test=_first(tests),
+        all_valid=valids if (valids.counts > 1).any() else None,
+        all_test=tests if (tests.counts > 1).any() else None,
     )
+
+
+def _first(rows: Ragged) -> np.ndarray:
+    """Returns int32[U], the first value of each row, -1 for an empty one."""
+    result = np.full(rows.num_rows, -1, np.int32)
+    has = rows.counts > 0
+    result[has] = rows.values[rows.offsets[:-1][has]]
+    return result

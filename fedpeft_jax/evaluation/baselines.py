@@ -16,6 +16,7 @@ from fedpeft_jax.core.typing import Array, History, PyTree
 from fedpeft_jax.data.splits import Split
 from fedpeft_jax.evaluation.centralized import bpr_mf
 from fedpeft_jax.evaluation.metrics import DEFAULT_KS, random_expectation
+from fedpeft_jax.evaluation.ranks import JointRanks, summarize_ranks
 
 Baseline: TypeAlias = tuple[Callable[..., Array], PyTree]
 """A `ranking.ScoreFn` and its first argument, the arrays that it reads."""
@@ -192,14 +193,30 @@ def random_baseline(
       (0.5, 0.25)
     """
     clients = split.evaluated
-    has_valid = split.valid[clients] >= 0
-    left_out = split.counts[clients] + (has_valid if target == "test" else 0)
-    counts = {
+    num_valid = split.held_out("valid").counts[clients]
+    held = num_valid if target == "valid" else split.held_out("test").counts[clients]
+    left_out = split.counts[clients] + (num_valid if target == "test" else 0)
+    rivals = {
         "sampled": (np.asarray(candidates) >= 0).sum(axis=1),
-        "catalogue": split.num_items - 1 - left_out,
+        "catalogue": split.num_items - held - left_out,
     }
-    ranked = has_valid if target == "valid" else np.ones_like(has_valid)
-    return {name: random_expectation(n[ranked], ks) for name, n in counts.items()}
+    ranked = held > 0
+    n = held[ranked]
+    if (n <= 1).all():
+        return {
+            name: random_expectation(others[ranked], ks)
+            for name, others in rivals.items()
+        }
+    return {
+        name: summarize_ranks(_all_tied(n, others[ranked]), ks)
+        for name, others in rivals.items()
+    }
+
+
+def _all_tied(held: np.ndarray, others: np.ndarray) -> JointRanks:
+    """Returns ranks for `held` targets per client, tied with `others` more items."""
+    ties = np.repeat(held - 1 + others, held)
+    return JointRanks(np.zeros_like(ties), ties, held)
 
 
 def _score_by_item(

@@ -59,12 +59,12 @@ def bpr_mf(
     }
     train = split.train
     pairs = jnp.asarray(train.owners, jnp.int32), jnp.asarray(train.values, jnp.int32)
-    held = np.flatnonzero(split.valid >= 0)
-    valid = jnp.asarray(held, jnp.int32), jnp.asarray(split.valid[held], jnp.int32)
+    held = split.held_out("valid")
+    valid = jnp.asarray(held.owners, jnp.int32), jnp.asarray(held.values, jnp.int32)
     state, best, best_loss, waited = _OPTIMIZER.init(vectors), vectors, np.inf, 0
     for epoch in range(epochs):
         vectors, state = _epoch(vectors, state, jax.random.fold_in(key, epoch), *pairs)
-        if not len(held):
+        if not len(held.values):
             best = vectors
             continue
         loss = float(_valid_loss(vectors, jax.random.fold_in(key, epochs), *valid))

@@ -62,6 +62,65 @@ def compare_with_catalogue(
     return _compare(scores, target, True) - excluded
 
 
+@partial(jax.jit, static_argnames="width")
+def compare_several_with_candidates(
+    scores: Array, mask: Array, most: Array, width: int
+) -> Array:
+    """Counts, for each of several targets, the items above it and those tied with it.
+
+    Args:
+      scores: float32[B, T + C], those of the targets first.
+      mask: bool[B, T + C], the entries that are a target or a candidate.
+      most: int32[], the largest number of targets of a client; the results of further
+        columns are zero.
+      width: T, the columns of targets.
+
+    Returns:
+      int32[2, B, T], the numbers above and tied, other targets included.
+    """
+
+    def compare(place: Array, found: Array) -> Array:
+        target = jax.lax.dynamic_slice_in_dim(scores, place, 1, axis=1)
+        others = mask & (jnp.arange(scores.shape[1]) != place)[None, :]
+        return found.at[:, :, place].set(_compare(scores, target, others))
+
+    found = jnp.zeros((2, scores.shape[0], width), jnp.int32)
+    return jax.lax.fori_loop(0, most, compare, found)
+
+
+@jax.jit
+def compare_several_with_catalogue(
+    scores: Array, targets: Array, most: Array, others: Array, history: History
+) -> Array:
+    """Counts, for each of several targets, the items above it and those tied with it.
+
+    Args:
+      scores: float32[B, I].
+      targets: int32[B, T], the targets of each client, then any items.
+      most: int32[], the largest number of targets of a client; the results of further
+        columns are zero.
+      others: int32[B, V], more items to exclude; -1 is padding.
+      history: [B, N], items to exclude.
+
+    Returns:
+      int32[2, B, T], the numbers above and tied, other targets included.
+    """
+    # As in `compare_with_catalogue`. The loop keeps one comparison in memory, and ends
+    # at the largest number of this block.
+    pick = partial(jnp.take_along_axis, scores, axis=1)
+    ids = jnp.concatenate([others, jnp.where(history.mask, history.ids, -1)], axis=1)
+    excluded, own = pick(jnp.maximum(ids, 0)), pick(targets)
+
+    def compare(place: Array, found: Array) -> Array:
+        target = jax.lax.dynamic_slice_in_dim(own, place, 1, axis=1)
+        left_out = _compare(excluded, target, ids >= 0) + _compare(target, target, True)
+        return found.at[:, :, place].set(_compare(scores, target, True) - left_out)
+
+    return jax.lax.fori_loop(
+        0, most, compare, jnp.zeros((2, *targets.shape), jnp.int32)
+    )
+
+
 def _compare(scores: Array, target: Array, mask: Array | bool) -> Array:
     """Returns int32[2, B], how many scores [B, S] are above and tied with [B, 1]."""
     above = ~(scores <= target) & mask  # true also if either is NaN

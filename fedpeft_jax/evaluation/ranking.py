@@ -1,8 +1,9 @@
-"""Leave-one-out evaluation: ranks the held-out items on the device, in blocks.
+"""Evaluation: ranks the held-out items on the device, in blocks.
 
 There are two rankings. `sampled` ranks the target among its fixed candidates, and
 `catalogue` ranks it among all items except the client's training items (and, if the
-target is the test item, the validation item). Any score function can be ranked.
+target is the test item, the validation item). Several targets of a client are ranked
+together, in one list. Any score function can be ranked.
 
 Memory does not grow with clients x items: clients are scored in blocks, and a history
 is read as a window of the flat training items. Clients are grouped by the length of
@@ -11,7 +12,7 @@ once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,11 @@ import numpy as np
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, History, PyTree
 from fedpeft_jax.data.splits import Split
-from fedpeft_jax.evaluation.comparisons import (
-    compare_with_candidates,
-    compare_with_catalogue,
-    length_classes,
-    read_histories,
-)
-from fedpeft_jax.evaluation.metrics import DEFAULT_KS, summarize
+from fedpeft_jax.evaluation.checks import check_evaluation
+from fedpeft_jax.evaluation.comparisons import length_classes, read_histories
+from fedpeft_jax.evaluation.metrics import DEFAULT_KS
+from fedpeft_jax.evaluation.ranks import AnyRanks, summarize_ranks
+from fedpeft_jax.evaluation.targets import OneTarget, SeveralTargets, Targets
 
 Target: TypeAlias = Literal["valid", "test"]
 Ranking: TypeAlias = Literal["sampled", "catalogue"]
@@ -47,20 +46,12 @@ variables rather than a new function, because it is traced once per class of cli
 """
 
 
-class Ranks(NamedTuple):
-    """The ranks of the targets, one entry per client that has a target.
-
-    Attributes:
-      above: int64[E], items ranked strictly above the target.
-      ties: int64[E], other items tied with the target.
-    """
-
-    above: np.ndarray
-    ties: np.ndarray
+Progress: TypeAlias = Callable[[int, int], None]
+"""Receives how many blocks of clients are ranked, and how many there are in all."""
 
 
 class Evaluator:
-    """Ranks the held-out item of every evaluated client.
+    """Ranks the held-out items of every evaluated client.
 
     A target with a NaN score is ranked last, and any other item with a NaN score is
     ranked above the target, so that a diverged model does not get good
@@ -96,17 +87,30 @@ class Evaluator:
     ) -> None:
         clients = np.asarray(split.evaluated, np.int32)
         candidates = np.asarray(candidates, np.int32)
-        _check(split, clients, candidates)
+        check_evaluation(split, clients, candidates)
         self._clients = clients
         self._candidates = candidates
-        self._valid = np.asarray(split.valid, np.int32)[clients]
-        self._test = np.asarray(split.test, np.int32)[clients]
         self._counts = np.asarray(split.counts, np.int32)[clients]
         self._classes = length_classes(self._counts)
         self._num_items = split.num_items
         self._block_limit = block_limit
         self._train = split.train.to_device()
         self._jitted: dict[ScoreFn, ScoreFn] = {}
+        evaluated = np.zeros(split.num_clients, bool)
+        evaluated[clients] = True
+        self._held = {
+            target: split.held_out(target).keep_rows(evaluated) for target in TARGETS
+        }
+        self._first = {
+            "valid": np.asarray(split.valid, np.int32)[clients],
+            "test": np.asarray(split.test, np.int32)[clients],
+        }
+        self._several = split.all_valid is not None or split.all_test is not None
+        # The columns of targets in the blocks of a class, for both targets, so that
+        # they share a trace.
+        self._room = np.ones(len(clients), np.int64)
+        for rows in self._classes:
+            self._room[rows] = max(r.counts[rows].max() for r in self._held.values())
 
     def clients(self, target: Target = "test") -> np.ndarray:
         """Returns the ids of the clients that have a target, int32[E], ascending.
@@ -114,8 +118,7 @@ class Evaluator:
         Args:
           target: the held-out item, 'valid' or 'test'.
         """
-        held = self._valid if target == "valid" else self._test
-        return self._clients[held >= 0]
+        return self._clients[self._held[target].counts > 0]
 
     def ranks(
         self,
@@ -123,17 +126,20 @@ class Evaluator:
         variables: PyTree,
         target: Target = "test",
         ranking: Ranking = "sampled",
-    ) -> Ranks:
-        """Ranks the target of every client that has one.
+        progress: Progress | None = None,
+    ) -> AnyRanks:
+        """Ranks the targets of every client that has one.
 
         Args:
           score_fn: see `ScoreFn`; it is jitted here, once for all variables.
           variables: pytree of arrays, the first argument of `score_fn`.
-          target: the held-out item to rank, 'valid' or 'test'.
-          ranking: the items to rank it among, 'sampled' or 'catalogue'.
+          target: the held-out items to rank, 'valid' or 'test'.
+          ranking: the items to rank them among, 'sampled' or 'catalogue'.
+          progress: called after every block; it may raise to end the evaluation.
 
         Returns:
-          The ranks, in the order of `clients(target)`.
+          The ranks, in the order of `clients(target)`: `Ranks` if each of these clients
+          has one target, else `JointRanks`.
 
         Raises:
           InputError: if target or ranking is unknown, or no client has a target.
@@ -142,39 +148,40 @@ class Evaluator:
         _one_of("target", target, TARGETS)
         _one_of("ranking", ranking, RANKINGS)
         score = self._jitted.setdefault(score_fn, jax.jit(score_fn))
-        held = self._valid if target == "valid" else self._test
-        if not (held >= 0).any():
+        if not len(self._held[target].values):
             raise InputError(f"no client has a {target} item: use another target")
-        targets = np.maximum(held, 0)  # clients without one are left out below
-        # One more excluded item per client, or -1, so that both targets share a trace.
-        others = self._valid if target == "test" else np.full_like(self._valid, -1)
-        above, ties = np.empty((2, len(self._clients)), np.int64)
-        sampled = ranking == "sampled"
-        width = 1 + self._candidates.shape[1] if sampled else self._num_items
-        for block, size, length in self.blocks(width):
+        targets = self._targets(target)
+        width, total = self._width(ranking), self.num_blocks(ranking)
+        for done, (block, size, length) in enumerate(self.blocks(width), start=1):
             client_ids = jnp.asarray(self._clients[block])
             history = read_histories(self._train, client_ids, length)
             ids = None
-            if sampled:
-                own, rivals = targets[block, None], self._candidates[block]
-                padded = np.where(rivals < 0, own, rivals)
-                ids = jnp.asarray(np.concatenate([own, padded], axis=1))
+            if ranking == "sampled":
+                ids = jnp.asarray(targets.ids(block))
             scores = score(variables, client_ids, history, ids)
-            if scores.shape != (len(block), width):
+            expected = (len(block), self._num_items if ids is None else ids.shape[1])
+            if scores.shape != expected:
                 raise ValueError(
-                    f"score_fn returned shape {scores.shape}, not {len(block), width}"
+                    f"score_fn returned shape {scores.shape}, not {expected}"
                 )
-            # Compared in a separate program: if it were fused with the scores, an item
-            # could be computed twice, be rounded differently, and not tie with itself.
-            if ids is None:
-                found = compare_with_catalogue(
-                    scores, targets[block], others[block], history
-                )
-            else:
-                found = compare_with_candidates(scores, ids)
-            # Waiting for the result keeps a single block in memory.
-            above[block[:size]], ties[block[:size]] = np.asarray(found)[:, :size]
-        return Ranks(above[held >= 0], ties[held >= 0])
+            targets.rank(scores, ids, block, size, history)
+            if progress is not None:
+                progress(done, total)
+        return targets.ranks()
+
+    def _targets(self, target: Target) -> Targets:
+        """Returns the targets of all evaluated clients, without ranks."""
+        if self._several:
+            held, others = self._held[target], self._held["valid"]
+            if target == "valid":
+                others = others.keep_values(np.zeros(len(others.values), bool))
+            return SeveralTargets(
+                held, others, self._candidates, self._num_items, self._room
+            )
+        held_one = self._first[target]
+        # One more excluded item per client, or -1, so that both targets share a trace.
+        other = self._first["valid"] if target == "test" else np.full_like(held_one, -1)
+        return OneTarget(held_one, other, self._candidates)
 
     def __call__(
         self,
@@ -188,13 +195,21 @@ class Evaluator:
         found = {
             name: self.ranks(score_fn, variables, target, name) for name in rankings
         }
-        return {name: summarize(ranks, ks) for name, ranks in found.items()}
+        return {name: summarize_ranks(ranks, ks) for name, ranks in found.items()}
 
-    def blocks(self, width: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    def num_blocks(self, ranking: Ranking) -> int:
+        """Returns the number of blocks in which the clients are ranked.
+
+        Args:
+          ranking: 'sampled' or 'catalogue'.
+        """
+        return sum(1 for _ in self.blocks(self._width(ranking)))
+
+    def blocks(self, width: int | np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
         """Yields the blocks in which clients are scored.
 
         Args:
-          width: scores per client.
+          width: scores per client, int or int[E]; the same for all of a class.
 
         Yields:
           Rows int64[B] of the evaluated clients, how many of these rows count (the
@@ -202,42 +217,21 @@ class Evaluator:
         """
         for rows in self._classes:
             length = max(int(self._counts[rows].max()), 1)
-            largest = max(self._block_limit // (width + length), 1)
+            scores = int(np.broadcast_to(width, len(self._clients))[rows[0]])
+            largest = max(self._block_limit // (scores + length), 1)
             size = -(-len(rows) // -(-len(rows) // largest))  # evenly filled blocks
             for start in range(0, len(rows), size):
                 block = rows[start : start + size]
                 # Repeated clients fill the block, so that there is one shape to trace.
                 yield np.resize(block, size), len(block), length
 
+    def _width(self, ranking: Ranking) -> int | np.ndarray:
+        """Returns the scores per client, int or int[E]."""
+        if ranking == "catalogue":
+            return self._num_items
+        return self._room + self._candidates.shape[1]
+
 
 def _one_of(name: str, value: str, words: Sequence[str]) -> None:
     if value not in words:
         raise InputError(f"{name} must be one of {', '.join(words)}, got '{value}'")
-
-
-def _check(split: Split, clients: np.ndarray, candidates: np.ndarray) -> None:
-    if not clients.size:
-        raise InputError("no client has a test item: use data with longer histories")
-    if candidates.ndim != 2 or len(candidates) != len(clients):
-        raise InputError(
-            f"candidates must have {len(clients)} rows, one per evaluated client, got "
-            f"shape {candidates.shape}: sample them from the same split"
-        )
-    num_items = split.num_items
-    held_out = np.stack([split.valid[clients], split.test[clients]])
-    items = split.train.values
-    highest = max(x.max(initial=-1) for x in (held_out, candidates, items))
-    if highest >= num_items or items.min(initial=0) < 0 or held_out.min() < -1:
-        raise InputError(
-            f"an item id is not between 0 and num_items - 1 = {num_items - 1}: split "
-            "the data anew"
-        )
-    # The catalogue ranking subtracts excluded items one by one: each may occur once.
-    train = split.train.owners * np.int64(num_items) + items
-    held = np.where(held_out < 0, -1, clients * np.int64(num_items) + held_out)
-    unordered = (np.diff(train) <= 0).any() or (held_out[0] == held_out[1]).any()
-    if unordered or np.isin(held, train).any():
-        raise InputError(
-            "a client's training items must ascend, and none may be its validation or "
-            "test item: split the data again"
-        )

@@ -209,6 +209,14 @@ def _check(config: RunConfig) -> None:
                 f"`baselines`: {name!r} is not known: use some of "
                 f"{', '.join(BASELINES)}"
             )
+    if config.evaluation.given_candidates is not None:
+        for name in ("num_candidates", "candidates"):
+            value = getattr(config.evaluation, name)
+            if value != FIELDS[name].default:
+                raise InputError(
+                    f"`{name}={value}` has no effect with `given_candidates`: leave it "
+                    "out"
+                )
     patience = config.evaluation.early_stopping_rounds
     if patience and not config.data.valid_items:
         raise InputError(

@@ -14,6 +14,8 @@ from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.summary import rank_all, summarize_run
 
+_STEPS = 500  # most reports of the progress of an evaluation, which has many blocks
+
 
 def finish(
     *,
@@ -40,6 +42,9 @@ def finish(
 
     Returns:
       The summary, and the variables of the model that was ranked.
+
+    Raises:
+      StoppedError: if a signal asked the run to stop; its state is saved.
     """
     round_, variables = state.round, variables_of(state)
     if config.evaluation.early_stopping_rounds and state.best.variables is not None:
@@ -49,7 +54,16 @@ def finish(
         folder.save_variables("final", variables)
     with recorder.time("evaluate_s"):
         sampler = phase.algorithm.training.sampler
-        ranks = rank_all(config, prepared, evaluator, score, variables, sampler)
+
+        def progress(done: int, total: int) -> None:
+            if done * _STEPS // total > (done - 1) * _STEPS // total:
+                recorder.reporter.progress("evaluate", done, total)
+            if done < total:
+                recorder.check_stop(state)  # the same run then evaluates again
+
+        ranks = rank_all(
+            config, prepared, evaluator, score, variables, sampler, progress
+        )
     summary = summarize_run(
         config=config,
         prepared=prepared,

@@ -21,7 +21,7 @@ _FREE = ("out", "resume", "checkpoint_every", "keep_checkpoints", "fetch", "cach
 # They name files. The prepared data are compared instead.
 _PLACES = (
     "data_dir", "interactions", "valid_interactions", "test_interactions", "items",
-    "text_embeddings",
+    "text_embeddings", "given_candidates",
 )  # fmt: skip
 
 
@@ -111,7 +111,8 @@ def fingerprint(config: RunConfig, prepared: Prepared) -> str:
 def _plain(value: Any) -> Iterator[bytes]:
     """Yields the content of nested tuples and dataclasses, each with its type."""
     if dataclasses.is_dataclass(value):
-        value = tuple(vars(value).values())
+        # What a split of one held-out item per client does not have is None.
+        value = tuple(field for field in vars(value).values() if field is not None)
     if isinstance(value, tuple):
         yield b"tuple %d " % len(value)
         for part in value:

@@ -10,7 +10,15 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.core.typing import Array, Key
-from fedpeft_jax.data import Dataset, Split, load, make_split, sample_candidates
+from fedpeft_jax.data import (
+    Dataset,
+    Split,
+    describe_candidates,
+    given_candidates,
+    load,
+    make_split,
+    sample_candidates,
+)
 from fedpeft_jax.embeddings import ItemFeatures
 from fedpeft_jax.experiment.build import embedding_uses_text
 from fedpeft_jax.experiment.config import RunConfig
@@ -72,6 +80,13 @@ def prepare(
     if dataset is None:
         dataset = load(config.data, reporter.note, reporter.progress)
     dataset, split = make_split(dataset, config.data)
+    patience = config.evaluation.early_stopping_rounds
+    if patience and not len(split.held_out("valid").values):
+        raise InputError(
+            f"`early_stopping_rounds={patience}` needs validation items, and "
+            f"{dataset.name} has none: set `valid_interactions`, or "
+            "`early_stopping_rounds=0`"
+        )
     load_s = time.perf_counter() - start
     reporter.note(
         f"{dataset.name}: {dataset.num_users} users "
@@ -81,19 +96,7 @@ def prepare(
     check_cohort_size(config.cohort_size(split.num_clients), split.num_clients)
     for note in dataset.notes:
         reporter.note(f"  {note}")
-    candidates = sample_candidates(
-        dataset,
-        split,
-        config.evaluation.num_candidates,
-        config.data.data_seed,
-        kind=config.evaluation.candidates,
-        slots=config.training.negative_slots,
-    )
-    if short := int((candidates < 0).any(axis=1).sum()):
-        reporter.note(
-            f"  {short} of {len(candidates)} evaluated users have fewer than "
-            f"{config.evaluation.num_candidates} unseen items and are ranked with these"
-        )
+    candidates = _candidates(config, dataset, split, reporter)
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
     item_features, pretraining = _item_features(config, dataset, split, key, reporter)
@@ -101,6 +104,58 @@ def prepare(
     return Prepared(
         dataset, split, candidates, item_features, pretraining, load_s, seconds
     )
+
+
+def _candidates(
+    config: RunConfig, dataset: Dataset, split: Split, reporter: Reporter
+) -> np.ndarray:
+    """Returns the candidates that are given, or draws them."""
+    settings = config.evaluation
+    source = candidates_source(config, dataset)
+    if source is not None:
+        candidates, notes = given_candidates(dataset, split, settings.given_candidates)
+        facts = describe_candidates(source, candidates)
+        reporter.note(
+            f"  candidates of {source}: {facts['fewest']} to {facts['most']} per user"
+        )
+        for note in notes:
+            reporter.note(f"  {note}")
+        return candidates
+    candidates = sample_candidates(
+        dataset,
+        split,
+        settings.num_candidates,
+        config.data.data_seed,
+        kind=settings.candidates,
+        slots=config.training.negative_slots,
+    )
+    if short := int((candidates < 0).any(axis=1).sum()):
+        reporter.note(
+            f"  {short} of {len(candidates)} evaluated users have fewer than "
+            f"{settings.num_candidates} unseen items and are ranked with these"
+        )
+    return candidates
+
+
+def candidates_source(config: RunConfig, dataset: Dataset) -> str | None:
+    """Returns where given candidates come from; None if they are drawn.
+
+    Args:
+      config: the configuration.
+      dataset: the data set, which may have candidates.
+
+    Raises:
+      InputError: if there are two tables of candidates.
+    """
+    file = config.evaluation.given_candidates
+    if dataset.candidates is None:
+        return file
+    if file is not None:
+        raise InputError(
+            f"`given_candidates={file}`: the data set has candidates, too: leave one "
+            "of them out"
+        )
+    return "from_frame"
 
 
 def _item_features(

@@ -47,15 +47,20 @@ def unsound_choices(config: RunConfig) -> list[str]:
 
 
 def describe_protocol(
-    config: RunConfig, leak: Mapping[str, Any] | None
+    config: RunConfig,
+    leak: Mapping[str, Any] | None,
+    candidates: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the `protocol` part of a run's summary.
 
     Args:
       config: the configuration.
       leak: the result of `per_user.leak`; None if it was not measured.
+      candidates: the result of `describe_candidates`; None if they were drawn.
     """
+    given = {} if candidates is None else {"candidates": dict(candidates)}
     return {
         "unsound": unsound_choices(config),
         "log_odds_over_popularity": None if leak is None else dict(leak),
+        **given,
     }

@@ -20,6 +20,7 @@ from fedpeft_jax.experiment.cli import as_flags
 from fedpeft_jax.experiment.warnings import warning_lines
 
 _PLAIN_SECONDS = 2.0
+METRIC_LABELS = {"hit_rate@10": "HR@10", "recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -162,36 +163,65 @@ def print_summary(
         title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
     )
     table.add_column("", overflow="fold")  # a long name is folded, no figure is
+    names = metric_names(summary["metrics"]["test"])
     for ranking in ("sampled", "all"):
-        table.add_column(f"HR@10\n{ranking}", justify="right", no_wrap=True)
-        table.add_column(f"NDCG@10\n{ranking}", justify="right", no_wrap=True)
+        for metric in names:
+            label = f"{METRIC_LABELS[metric]}\n{ranking}"
+            table.add_column(label, justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)
     for one in (summary, *references):
         setting = one["config"]
         name = f"{setting['backbone']}: {setting['full']} + {setting['embedding']}"
         size = format_bytes(one["communication"]["total_bytes"])
         style = "bold" if one is summary else None
-        table.add_row(name, *_cells(one["metrics"]["test"]), size, style=style)
+        table.add_row(name, *_cells(one["metrics"]["test"], names), size, style=style)
     for baseline, metrics in summary["baselines"].items():
-        table.add_row(baseline.replace("_", " "), *_cells(metrics["test"]))
+        table.add_row(baseline.replace("_", " "), *_cells(metrics["test"], names))
     console.print(table)
-    drawn = {"uniform": "sampled", "popularity": "popularity-sampled"}
-    console.print(
-        f"sampled: against {config['num_candidates']} {drawn[config['candidates']]} "
-        "negatives; all: against "
-        "every item that is not a training or validation item of the user",
-        soft_wrap=True,
-    )
+    for line in _ranking_lines(summary):
+        console.print(line, markup=False, soft_wrap=True)
     for line in map(as_flags, warning_lines(summary)):
         console.print(line, markup=False, soft_wrap=True, style="bold red")
     for line in _cost_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _cells(metrics: dict[str, dict[str, float]]) -> Iterable[str]:
+def metric_names(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns the metrics that a table shows: keys of `METRIC_LABELS`.
+
+    Args:
+      metrics: the metrics of a target by ranking. If they have the recall, users have
+        several held-out items, and it takes the place of the hit rate.
+    """
+    several = "recall@10" in metrics["full"]
+    return ["recall@10" if several else "hit_rate@10", "ndcg@10"]
+
+
+def _cells(metrics: dict[str, dict[str, float]], names: Iterable[str]) -> Iterable[str]:
     for ranking in ("sampled", "full"):
-        for name in ("hit_rate@10", "ndcg@10"):
-            yield f"{metrics[ranking][name]:.4f}"
+        for name in names:
+            # With one held-out item per user the recall is the hit rate.
+            other = name.replace("recall", "hit_rate")
+            yield f"{metrics[ranking].get(name, metrics[ranking][other]):.4f}"
+
+
+def _ranking_lines(summary: dict[str, Any]) -> Iterable[str]:
+    config, data = summary["config"], summary["dataset"]
+    drawn = {"uniform": "sampled", "popularity": "popularity-sampled"}
+    rivals = f"{config['num_candidates']} {drawn[config['candidates']]} negatives"
+    if given := summary["protocol"].get("candidates"):
+        rivals = f"the {given['most']} candidates of {given['given']}"
+        if given["fewest"] < given["most"]:
+            rivals = rivals.replace("the ", f"the {given['fewest']} to ", 1)
+    yield (
+        f"sampled: against {rivals}; all: against "
+        "every item that is not a training or validation item of the user"
+    )
+    if "test_pairs" in data:
+        yield (
+            f"{data['test_pairs'] / data['evaluated_users']:.1f} test items per user, "
+            "ranked together; Recall@10: the share of them in the first 10"
+        )
 
 
 def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:

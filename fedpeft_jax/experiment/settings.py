@@ -181,6 +181,11 @@ class EvaluationSettings:
     num_candidates: int = setting(
         100, "candidates per client in the sampled ranking", least=1
     )
+    given_candidates: str | None = setting(
+        None,
+        "file of each user's candidates, used instead of drawn ones: NCF's "
+        ".test.negative, or a table of user, test item and candidates",
+    )
     eval_every: int = setting(50, "rounds between validations", least=1)
     early_stopping_rounds: int = setting(
         0,

@@ -13,15 +13,22 @@ import numpy as np
 
 from fedpeft_jax.core.roles import SENT, num_bytes, select
 from fedpeft_jax.core.typing import Variables
-from fedpeft_jax.evaluation import BASELINES, Evaluator, Known, Ranks, ScoreFn
+from fedpeft_jax.data import Split, describe_candidates
+from fedpeft_jax.evaluation import (
+    BASELINES,
+    AnyRanks,
+    Evaluator,
+    Known,
+    ScoreFn,
+    summarize_ranks,
+)
 from fedpeft_jax.evaluation.baselines import random_baseline
-from fedpeft_jax.evaluation.metrics import summarize
 from fedpeft_jax.evaluation.per_user import Results, leak, slices
-from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, TARGETS
+from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, TARGETS, Progress
 from fedpeft_jax.experiment.build import make_faults, make_model
 from fedpeft_jax.experiment.communication import PhaseTraffic, summarize_traffic
 from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.preparation import Prepared
+from fedpeft_jax.experiment.preparation import Prepared, candidates_source
 from fedpeft_jax.experiment.protocol import describe_protocol
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.warnings import find_warnings
@@ -38,6 +45,7 @@ def rank_all(
     score: ScoreFn,
     variables: Variables,
     sampler: Sampler,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Ranks the held-out items by the model and by the baselines of the configuration.
 
@@ -48,6 +56,8 @@ def rank_all(
       score: the model's score function.
       variables: the model's variables by collection.
       sampler: the sampler that the model was trained with, for the leak detector.
+      progress: called after every block of clients with the blocks that are ranked and
+        those of all rankings; it may raise to end the evaluation.
 
     Returns:
       Ranks by name (`'model'` first), then by target, then by ranking.
@@ -66,16 +76,26 @@ def rank_all(
         if name != "random" and (made := BASELINES[name](known)) is not None:
             scored[name] = made
     targets = [target for target in TARGETS if evaluator.clients(target).size]
-    return {
-        name: {
-            target: {
-                ranking: evaluator.ranks(score_fn, arrays, target, ranking)
-                for ranking in RANKINGS
-            }
-            for target in targets
-        }
-        for name, (score_fn, arrays) in scored.items()
-    }
+    passes = [
+        (name, target, ranking)
+        for name in scored
+        for target in targets
+        for ranking in RANKINGS
+    ]
+    total = sum(evaluator.num_blocks(ranking) for _, _, ranking in passes)
+    before = 0
+    found: dict[str, Any] = {name: {t: {} for t in targets} for name in scored}
+
+    def report(done: int, of_pass: int) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
+    for name, target, ranking in passes:
+        score_fn, arrays = scored[name]
+        ranks = evaluator.ranks(score_fn, arrays, target, ranking, report)
+        found[name][target][ranking] = ranks
+        before += evaluator.num_blocks(ranking)
+    return found
 
 
 def summarize_run(
@@ -121,6 +141,8 @@ def summarize_run(
     validated = [entry for entry in history if entry["metrics"]]
     best = max(validated, key=valid_ndcg, default=None)
     phases = len(traffic)
+    source = candidates_source(config, prepared.dataset)
+    given = describe_candidates(source, prepared.candidates) if source else None
     summary = {
         "format": FORMAT,
         "config": config.flat(),
@@ -130,10 +152,11 @@ def summarize_run(
             "evaluated_users": len(split.evaluated),
             "items": split.num_items,
             "train_pairs": len(split.train.values),
+            **_held_out_pairs(split),
             "split": split.name,
             "notes": list(prepared.dataset.notes),
         },
-        "protocol": describe_protocol(config, leak(ranks)),
+        "protocol": describe_protocol(config, leak(ranks), given),
         "metrics": metrics.pop("model"),
         "slices": slices(split, ranks["model"]["test"]),
         "best_valid": best
@@ -174,8 +197,17 @@ def summarize_run(
     return {**summary, "warnings": warnings}
 
 
-def _by_key(rankings: Mapping[Any, Ranks]) -> dict[str, dict[str, float]]:
-    return {RANKING_KEYS[ranking]: summarize(r) for ranking, r in rankings.items()}
+def _by_key(rankings: Mapping[Any, AnyRanks]) -> dict[str, dict[str, float]]:
+    return {
+        RANKING_KEYS[ranking]: summarize_ranks(r) for ranking, r in rankings.items()
+    }
+
+
+def _held_out_pairs(split: Split) -> dict[str, int]:
+    """Returns the numbers of held-out items, if a user has several."""
+    if split.all_valid is None and split.all_test is None:
+        return {}
+    return {f"{target}_pairs": len(split.held_out(target).values) for target in TARGETS}
 
 
 def valid_ndcg(entry: Mapping[str, Any]) -> float:

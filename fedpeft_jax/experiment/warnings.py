@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedpeft_jax.core.specs import name_of
-from fedpeft_jax.evaluation.metrics import hit_rate
 from fedpeft_jax.evaluation.per_user import Results, paired_difference
 from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, Ranking
 from fedpeft_jax.experiment.config import RunConfig
@@ -133,7 +132,7 @@ def _rankings_below(ranks: Results) -> list[Ranking]:
     below = []
     for ranking in RANKINGS:
         compared = paired_difference(
-            ranks, "model", "most_popular", metric=hit_rate, ranking=ranking
+            ranks, "model", "most_popular", metric="hit_rate", ranking=ranking
         )
         if compared is None:
             continue

@@ -7,6 +7,7 @@ the effect of each option on the metrics.
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import NO_ROUND, client_key
 from fedpeft_jax.core.ragged import Ragged, read_row
 from fedpeft_jax.core.typing import Array, Key
@@ -90,6 +91,12 @@ def published_negatives(
 
 def _with_held_out(split: Split) -> Ragged:
     """Returns each client's training, validation and test items, ascending."""
+    if split.all_valid is not None or split.all_test is not None:
+        raise InputError(
+            "`train_negatives=unseen` reproduces a protocol with one validation and "
+            "one test item per user, and a user has several: use "
+            "`train_negatives=unseen_in_training`"
+        )
     owners, items = [split.train.owners], [split.train.values]
     for held_out in (split.valid, split.test):
         clients = np.flatnonzero(held_out >= 0)

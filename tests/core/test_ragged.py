@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpeft_jax.core.ragged import Ragged, read_row
+from fedpeft_jax.core.ragged import Ragged, read_row, sort_rows
 
 ROWS = [[5, 1, 8], [7], [], [0, 9, 4, 2]]
 RAGGED = Ragged.from_rows(ROWS)
@@ -28,6 +28,12 @@ def test_keeping_values_and_rows():
     assert lists(RAGGED.keep_values(RAGGED.values > 3)) == [[5, 8], [7], [], [9, 4]]
     kept = RAGGED.keep_rows(np.array([True, False, True, True]))
     assert lists(kept) == [ROWS[0], ROWS[2], ROWS[3]]
+
+
+def test_sort_rows_keeps_rows_apart():
+    rows = sort_rows(Ragged.from_rows([[9, 0, 5], [], [8, 1]]), 10)
+    assert rows.values.tolist() == [0, 5, 9, 1, 8]
+    assert rows.values.dtype == np.int32 and rows.counts.tolist() == [3, 0, 2]
 
 
 def test_no_rows_at_all():

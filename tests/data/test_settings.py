@@ -16,7 +16,14 @@ NAMES = {field.name for field in dataclasses.fields(DataSettings)}
     [
         ({"dataset": "table", "data_dir": "x"}, "name the file with `interactions`"),
         ({"interactions": "x.csv"}, "`interactions='x.csv'` needs `dataset=table`"),
-        ({"dataset": "table", "split": "given"}, "set `test_interactions=FILE`"),
+        (
+            {"dataset": "table", "split": "given", "interactions": "x"},
+            "set `test_interactions=FILE`",
+        ),
+        (
+            {"dataset": "table", "split": "given", "valid_interactions": "x"},
+            "set `test_interactions=FILE`",
+        ),
         (
             {"dataset": "table", "test_interactions": "x"},
             "`test_interactions` needs `split=given`, and this is time",

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import (
     DataSettings,
     Raw,
@@ -19,7 +18,6 @@ from fedpeft_jax.data import (
     leave_one_out,
     make_split,
 )
-from fedpeft_jax.data.splits import sort_rows
 from tests.data.helpers import build_rows, make_dataset
 
 
@@ -114,12 +112,6 @@ def test_original_name_of_the_user_without_negatives():
 def test_held_out_items_leave_a_negative_when_all_are_seen():
     split = leave_one_out(dataset([[2, 0, 1]], 3))
     assert split.counts.tolist() == [1] and split.test.tolist() == [1]
-
-
-def test_sort_rows_keeps_rows_apart():
-    rows = sort_rows(Ragged.from_rows([[9, 0, 5], [], [8, 1]]), 10)
-    assert rows.values.tolist() == [0, 5, 9, 1, 8]
-    assert rows.values.dtype == np.int32 and rows.counts.tolist() == [3, 0, 2]
 
 
 def test_many_users():

@@ -5,14 +5,13 @@ import pytest
 
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import Dataset, Split
-from fedpeft_jax.evaluation.metrics import hit_rate
 from fedpeft_jax.evaluation.per_user import (
     leak,
     paired_difference,
     per_user_table,
     slices,
 )
-from fedpeft_jax.evaluation.ranking import Ranks
+from fedpeft_jax.evaluation.ranks import Ranks
 
 # Clients 0 to 3 with 1, 1, 2 and 3 training items; client 3 trains only.
 SPLIT = Split(
@@ -111,12 +110,12 @@ def test_a_paired_difference_by_hand():
         "model": {"test": both(ranks([0, 9, 10, 2]))},
         "other": {"test": {"sampled": ranks([10, 9, 3, 50], [0, 1, 0, 0])}},
     }
-    found = paired_difference(results, "model", "other", metric=hit_rate)
+    found = paired_difference(results, "model", "other", metric="hit_rate")
     # The clients' differences are 1, 1/2 (a tie for the last place), -1 and 1.
     assert found["difference"] == pytest.approx(0.375)
     spread = np.sqrt((0.625**2 + 0.125**2 + 1.375**2 + 0.625**2) / 3)
     assert found["standard_error"] == pytest.approx(spread / 2)
-    reverse = paired_difference(results, "other", "model", metric=hit_rate)
+    reverse = paired_difference(results, "other", "model", metric="hit_rate")
     assert reverse["difference"] == -found["difference"]
     assert paired_difference(results, "model", "unknown") is None
 

@@ -6,13 +6,19 @@ import numpy as np
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.raw import Raw
-from fedpeft_jax.data.readers.tables import item_texts, rename_columns
+from fedpeft_jax.data.readers.raw import TEST, TRAIN, VALID, Raw
+from fedpeft_jax.data.readers.tables import item_texts, rename_columns, stack
 from fedpeft_jax.data.settings import DataSettings
 
 
 def read_frame(
-    interactions: Any, items: Any = None, *, name: str, settings: DataSettings
+    interactions: Any,
+    items: Any = None,
+    *,
+    name: str,
+    settings: DataSettings,
+    valid: Any = None,
+    test: Any = None,
 ) -> Raw:
     """Reads tables in memory.
 
@@ -23,9 +29,12 @@ def read_frame(
       items: a table of one of these kinds with the text of the items; None for no text.
       name: the name of the data set.
       settings: the names of the columns.
+      valid: a table with the validation interactions; None for none.
+      test: a table with the test interactions; None if the data are not split.
 
     Raises:
-      InputError: if an argument is not a table, or a column is missing.
+      InputError: if an argument is not a table, a column is missing, or there are
+        validation interactions and no test interactions.
 
     Example:
       >>> table = {"userId": [3, 3], "movieId": [7, 9]}
@@ -33,14 +42,34 @@ def read_frame(
       >>> read_frame(table, name="log", settings=settings).interactions.to_dicts()
       [{'user': 3, 'item': 7}, {'user': 3, 'item': 9}]
     """
-    frame = rename_columns(name, _as_frame(name, interactions), settings)
+    if valid is not None and test is None:
+        raise InputError(f"{name}: `valid` needs test interactions, too: pass `test`")
+    given = ((name, interactions, TRAIN), ("valid", valid, VALID), ("test", test, TEST))
+    names, frames = [], []
+    for table_name, table, part in given:
+        if table is not None or part == TRAIN:
+            frame = as_frame(table_name, table)
+            frame = rename_columns(table_name, frame, settings)
+            if test is not None:
+                frame = frame.with_columns(part=pl.lit(part, pl.Int8))
+            names.append(table_name)
+            frames.append(frame)
     text = None
     if items is not None:
-        text = item_texts(name, _as_frame(name, items), settings)
-    return Raw(name, frame, text)
+        text = item_texts(name, as_frame(name, items), settings)
+    return Raw(name, stack(names, frames), text)
 
 
-def _as_frame(name: str, table: Any) -> pl.DataFrame:
+def as_frame(name: str, table: Any) -> pl.DataFrame:
+    """Returns a table in memory as a Polars data frame.
+
+    Args:
+      name: the name of the table, for errors.
+      table: as the interactions of `read_frame`.
+
+    Raises:
+      InputError: if it is not a table.
+    """
     if isinstance(table, pl.LazyFrame):
         return table.collect()
     if isinstance(table, np.ndarray) and table.dtype.names is None:

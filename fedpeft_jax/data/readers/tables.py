@@ -72,7 +72,7 @@ def read_table(settings: DataSettings) -> Raw:
     text = None
     if settings.items is not None:
         text = item_texts(settings.items, _read(settings.items), settings)
-    return Raw(_name(settings.interactions), _stack(files, frames), text)
+    return Raw(_name(settings.interactions), stack([f for f, _ in files], frames), text)
 
 
 def rename_columns(
@@ -210,15 +210,27 @@ def _read(file: str) -> pl.DataFrame:
         ) from error
 
 
-def _stack(files: Sequence[tuple[str, int]], frames: list[pl.DataFrame]) -> Any:
-    first = frames[0]
-    for (file, _), frame in zip(files, frames, strict=True):
-        if frame.columns != first.columns:
+def stack(names: Sequence[str], frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Returns the rows of several tables, one table after the other.
+
+    Args:
+      names: the name of each table, for errors.
+      frames: the tables.
+
+    Raises:
+      InputError: if their columns differ.
+    """
+    columns = [
+        ", ".join(column for column in frame.columns if column != "part")
+        for frame in frames
+    ]
+    for name, found in zip(names, columns, strict=True):
+        if found != columns[0]:
             raise InputError(
-                f"{file}: has {', '.join(frame.columns)}, and {files[0][0]} has "
-                f"{', '.join(first.columns)}: use the same columns in all files"
+                f"{name}: has {found}, and {names[0]} has {columns[0]}: use the same "
+                "columns in all of them"
             )
-    return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else first
+    return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
 
 
 def _plain(column: str) -> str:

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data import DataSettings
+from fedpeft_jax.data import DataSettings, from_frame, make_split
 from fedpeft_jax.data.readers.frames import read_frame
 
 SETTINGS = DataSettings(dataset="table")
@@ -71,3 +71,39 @@ def test_what_is_not_a_table(table):
         read_frame(table, name="mine", settings=SETTINGS)
     with pytest.raises(InputError, match="mine: .* is not a table"):
         read_frame(FRAME, table, name="mine", settings=SETTINGS)
+
+
+def test_frames_that_are_already_split():
+    train = pl.DataFrame({"user": [1, 1, 2, 2], "item": [10, 11, 10, 12]})
+    valid = pl.DataFrame({"user": [1, 2, 2], "item": [12, 11, 13]})
+    test = pl.DataFrame({"user": [1, 1, 2], "item": [13, 14, 14]})
+    data = from_frame(train, valid=valid, test=test)
+    settings = DataSettings(dataset="table", split="given")
+    data, split = make_split(data, settings)
+    assert split.name == "given"
+    assert split.train.values.tolist() == [0, 1, 0, 2]
+    held = [split.held_out(target) for target in ("valid", "test")]
+    assert [rows.counts.tolist() for rows in held] == [[1, 2], [2, 1]]
+    assert data.item_ids[held[0].values].tolist() == [12, 11, 13]
+    assert data.item_ids[held[1].values].tolist() == [13, 14, 14]
+    assert split.valid.tolist() == [2, 1] and split.test.tolist() == [3, 4]
+    # One item of each user in each part, as before there could be several.
+    one = from_frame(train, test=test[1:])
+    _, alone = make_split(one, settings)
+    assert alone.all_test is None and alone.all_valid is None
+    assert alone.held_out("test").counts.tolist() == [1, 1]
+
+
+def test_frames_that_are_split_have_one_form():
+    train = pl.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3]})
+    with pytest.raises(InputError, match="`valid` needs test interactions"):
+        from_frame(train, valid=train)
+    with pytest.raises(InputError, match="test: no column has a common name of the"):
+        from_frame(train, test=pl.DataFrame({"user": [1], "x": [4]}))
+    with pytest.raises(InputError, match="test: has user, item, time, and table has"):
+        from_frame(train, test={"user": [1], "item": [4], "time": [3]})
+    with pytest.raises(InputError, match="pairs of a user and an item are in two"):
+        from_frame(train, test={"user": [1], "item": [3]})
+    data = from_frame(train, test={"user": [1], "item": [4]})
+    with pytest.raises(InputError, match="`split=time` would split them again"):
+        make_split(data, DataSettings(dataset="table"))

@@ -214,13 +214,14 @@ def test_pre_split_files(tmp_path):
     assert split.valid.tolist() == [2, -1]
     assert split.test.tolist() == [3, 1]
     (tmp_path / "test.csv").write_text("user,item\nu,4\nu,5\n")
-    with pytest.raises(InputError, match="user 'u' has 2 test items"):
-        make_split(load(settings), settings)
+    data, split = make_split(load(settings), settings)
+    assert data.item_ids[split.held_out("test").row(0)].tolist() == [4, 5]
+    assert data.item_ids[split.held_out("valid").row(0)].tolist() == [3]
     (tmp_path / "test.csv").write_text("user,item\nu,1\n")
     with pytest.raises(InputError, match="1 pairs of a user and an item are in two"):
         load(settings)
     (tmp_path / "test.csv").write_text("user,item,time\nu,1,1\n")
-    with pytest.raises(InputError, match="use the same columns in all files"):
+    with pytest.raises(InputError, match="use the same columns in all of them"):
         load(settings)
 
 
