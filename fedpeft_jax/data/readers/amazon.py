@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.delimited import unreadable
+from fedpeft_jax.data.readers.files import check_ratio, is_file, open_file, reading
 from fedpeft_jax.data.readers.raw import Raw, as_ids, as_ratings, as_times, prompt
 
 
@@ -89,9 +89,9 @@ def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> lis
     for form in (layout.reviews, layout.items):
         path = folder / form.format(category)
         plain = path.with_suffix("")
-        if not path.is_file() and plain.is_file():
+        if not is_file(path) and is_file(plain):
             path = plain
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(
                 f"{path}: no such file: download it from {layout.page} and set "
                 "`data_dir` to its folder, or set `fetch`"
@@ -163,10 +163,11 @@ def _read(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
     """Reads some fields of a file of JSON lines into columns of strings."""
     schema = dict.fromkeys(fields, pl.String)
     try:
-        # Polars decompresses gzip, and checks its checksum.
-        frame = pl.scan_ndjson(path, schema=schema).collect(engine="streaming")
-    except OSError as error:
-        raise unreadable(path, error) from error
+        with reading(path):
+            check_ratio(path)
+            # Polars decompresses gzip, and checks its checksum.
+            with open_file(path) as file:
+                frame = pl.scan_ndjson(file, schema=schema).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

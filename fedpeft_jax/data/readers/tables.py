@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.delimited import read_delimited, unreadable
+from fedpeft_jax.data.readers.delimited import read_delimited
+from fedpeft_jax.data.readers.files import open_file, reading
 from fedpeft_jax.data.readers.raw import (
     TEST,
     TRAIN,
@@ -200,9 +201,8 @@ def _read(file: str) -> pl.DataFrame:
     if path.suffix not in (".parquet", ".pq"):
         return read_delimited(path)
     try:
-        return pl.read_parquet(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
+        with reading(path), open_file(path) as opened:
+            return pl.read_parquet(opened)
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
