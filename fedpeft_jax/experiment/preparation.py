@@ -125,7 +125,7 @@ def _item_features(
 def _learn_from_text(
     config: RunConfig, dataset: Dataset, key: Key, reporter: Reporter
 ) -> tuple[np.ndarray, Array, dict[str, Any]]:
-    text = _encode(config, dataset)
+    text = _encode(config, dataset, reporter)
     reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
     if missing := int(text.missing.sum()):
         reporter.note(f"  {missing} items without text start at the mean of the others")
@@ -154,7 +154,7 @@ def _learn_from_text(
     return text.encodings, latents, figures
 
 
-def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
+def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeatures:
     if config.text.text_embeddings is not None:
         counts = np.bincount(dataset.items.values, minlength=dataset.num_items)
         # An id without an interaction needs no text.
@@ -169,5 +169,8 @@ def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
             f"give `text_embeddings=FILE.npz`, or set {other}"
         )
     return encode_texts(
-        dataset.item_text, config.text.text_encoder, seed=config.data.data_seed
+        dataset.item_text,
+        config.text.text_encoder,
+        seed=config.data.data_seed,
+        note=reporter.note,
     )

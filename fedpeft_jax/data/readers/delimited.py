@@ -195,7 +195,10 @@ def _read_lines(
 
 def _check_widths(path: Path, separator: str, width: int, has_header: bool) -> None:
     """Raises InputError for a row with fewer values than the first line."""
-    with open_unpacked(path) as binary, io.TextIOWrapper(binary, "utf-8", newline="\n") as file:
+    with (
+        open_unpacked(path) as binary,
+        io.TextIOWrapper(binary, "utf-8", newline="\n") as file,
+    ):
         rows: Iterable[list[str]] = csv.reader(file, delimiter=separator)
         if separator not in _QUOTED:
             rows = (line.rstrip("\r\n").split(separator) for line in file)

@@ -51,7 +51,9 @@ def find_files(
     archive = path if is_file(path) else path / f"{name}.zip"
     if is_file(archive):
         return [archive]
-    problem = "contains no" if os.path.isdir(path) else "no such file or folder, expected"
+    problem = (
+        "contains no" if os.path.isdir(path) else "no such file or folder, expected"
+    )
     raise InputError(
         f"{path}: {problem} {name}.zip, {folder}/{files[0]} or {files[0]}: download "
         f"{name}.zip from {page(name)} and set `data_dir` to its folder, or set "
