@@ -69,6 +69,7 @@ def _amazon(name: str) -> Source:
                 f"{name} has many categories: set `category`, for example "
                 "`category=Software`"
             )
+        amazon.check_category(settings.category)
         names = [f.format(settings.category) for f in (layout.reviews, layout.items)]
         return addresses.amazon_files(name, names)
 

@@ -85,6 +85,7 @@ def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> lis
             f"{name} has many categories: set `category`"
             + (f" (found: {', '.join(held)})" if held else ", such as Software")
         )
+    check_category(category)
     found = []
     for form in (layout.reviews, layout.items):
         path = folder / form.format(category)
@@ -98,6 +99,19 @@ def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> lis
             )
         found.append(path)
     return found
+
+
+def check_category(category: str) -> None:
+    """Raises InputError if a category cannot be a part of the name of a file."""
+    if (
+        not category.isprintable()
+        or len(category) > 100
+        or any(sign in category for sign in "/\\:")
+    ):
+        raise InputError(
+            f"`category={category[:80]!r}` is no category: use a part of the names of "
+            "the files, such as Software"
+        )
 
 
 def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:

@@ -6,8 +6,10 @@ a pattern and would read other files.
 
 import contextlib
 import gzip
+import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +25,14 @@ MOST_BYTES = 2 << 30
 
 MOST_RATIO = 200
 """How many times its size a compressed file may unpack to. Logs reach about 30."""
+
+DAMAGE = (
+    zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error,
+    EOFError, ValueError, LookupError,
+    NotImplementedError,  # a compression method that Python does not support
+    RuntimeError,  # an encrypted member
+)  # fmt: skip
+"""The exceptions of Python's modules for an archive that is damaged or unusual."""
 
 _CHECKED = 1 << 30  # bytes: the part of a compressed file whose ratio is checked
 _SMALL = 1 << 26  # bytes: the ratio of less is not checked
@@ -144,3 +154,51 @@ def check_member(archive: str | os.PathLike[str], member: zipfile.ZipInfo) -> No
             f"{archive}: its member {name!r} unpacks to {member.file_size} bytes, more "
             f"than the {MOST_BYTES} that are allowed: unpack it and check what it holds"
         )
+
+
+def check_name(name: str) -> None:
+    """Raises InputError unless a name is that of a file, without any folder.
+
+    Example:
+      >>> check_name("../x.zip")
+      Traceback (most recent call last):
+      ...
+      fedpeft_jax.InputError: '../x.zip' is not the name of a file: use a name without
+      folders
+    """
+    bad = name in ("", ".", "..") or any(sign in name for sign in "/\\:\0")
+    if bad or len(name) > 200 or not name.isprintable():
+        raise InputError(
+            f"{name[:80]!r} is not the name of a file: use a name without folders"
+        )
+
+
+def archive_problem(name: str, path: Path) -> str | None:
+    """Returns what is wrong with a `.zip` or `.gz` file, by the checksums in it.
+
+    Args:
+      name: the name of the file, whose end determines what is checked.
+      path: the file.
+
+    Returns:
+      The problem; None if there is none, or if the file is of another kind.
+    """
+    try:
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    check_member(name, member)
+                bad = archive.testzip()
+            return None if bad is None else f"its member {bad!r} is damaged"
+        if name.endswith(".gz"):
+            check_ratio(path)
+            with gzip.open(path) as content:
+                if not content.read(1):
+                    return "it unpacks to nothing"
+                while content.read(_BLOCK):
+                    pass
+    except InputError as error:
+        return str(error)
+    except DAMAGE as error:
+        return f"it is damaged, or not such an archive ({error})"
+    return None

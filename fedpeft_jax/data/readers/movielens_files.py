@@ -1,16 +1,13 @@
 """Finds the files of MovieLens, and reads their lines, all of them or none."""
 
-import lzma
 import os
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.files import check_member, is_file, unreadable
+from fedpeft_jax.data.readers.files import DAMAGE, check_member, is_file, unreadable
 
 
 def page(name: str) -> str:
@@ -100,12 +97,7 @@ def _read_archive(
                 found.append((f"{archive}:{member}", opened.read(member)))
     except InputError:
         raise
-    # NotImplementedError: a compression method that Python does not support.
-    # RuntimeError: an encrypted member. The others: damage that zipfile does not check.
-    except (
-        zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError,
-        NotImplementedError, RuntimeError, ValueError, LookupError,
-    ) as error:  # fmt: skip
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{archive}: truncated, damaged or not a zip file ({reason}): {again(name)}"
