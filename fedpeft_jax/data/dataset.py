@@ -19,7 +19,9 @@ from fedpeft_jax.data.numbering import (
     number_ids,
     number_items,
 )
-from fedpeft_jax.data.readers.raw import Raw, as_ids, as_times
+from fedpeft_jax.data.readers.ids import as_ids
+from fedpeft_jax.data.readers.raw import Raw
+from fedpeft_jax.data.readers.times import as_times
 from fedpeft_jax.data.settings import DataSettings
 
 MIN_EVALUATED = 3
@@ -110,8 +112,8 @@ def build(raw: Raw, settings: DataSettings | None = None) -> Dataset:
     settings = settings or DataSettings()
     name = raw.name
     raw = apply_filters(_check_columns(raw), settings)
-    listed = list_texts(name, raw.item_text)
-    user_ids, users = number_ids(raw.interactions["user"])
+    listed, listed_notes = list_texts(name, raw.item_text)
+    user_ids, users = number_ids(raw.interactions["user"], "user")
     item_ids, items = number_items(
         name, raw.interactions["item"], listed, settings.catalogue
     )
@@ -148,7 +150,7 @@ def build(raw: Raw, settings: DataSettings | None = None) -> Dataset:
         item_ids=item_ids,
         items=Ragged.from_counts(kept["item"].to_numpy().astype(np.int32), counts),
         item_text=prompts,
-        notes=(*notes, *text_notes),
+        notes=(*notes, *listed_notes, *text_notes),
         places=kept["place"].to_numpy().astype(np.int64),
         times=kept["time"].to_numpy() if "time" in kept.columns else None,
         parts=kept["part"].to_numpy() if "part" in kept.columns else None,

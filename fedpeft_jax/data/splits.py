@@ -94,10 +94,20 @@ def make_split(
         note = f"left out {(~trains).sum()} users without a training item"
         parts = parts[trains[dataset.items.owners]]
         dataset = keep_users(dataset, trains, note)
+    if settings.split == "time" and _are_equal(dataset.times):
+        note = (
+            f"all {len(parts)} times are equal, so the split follows the order of the "
+            "rows: check the time column, or use split=random"
+        )
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
     if unused := int((parts == UNUSED).sum()):
         note = f"{unused} interactions are neither trained on nor ranked"
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
     return dataset, _split(dataset, parts, name)
+
+
+def _are_equal(times: np.ndarray | None) -> bool:
+    return times is not None and bool((times == times[0]).all())
 
 
 def leave_one_out(dataset: Dataset) -> Split:
@@ -236,8 +246,8 @@ def _split(dataset: Dataset, parts: np.ndarray, name: str) -> Split:
         raise InputError(
             f"{dataset.name}: the training items of user "
             f"{dataset.user_ids[full[0]].item()!r} are the whole catalogue of "
-            f"{dataset.num_items} items, so no negative can be drawn: "
-            "remove the user or add items"
+            f"{dataset.num_items} items, so no negative can be drawn ({len(full)} such "
+            "users): remove them or add items"
         )
     return Split(
         name=name,

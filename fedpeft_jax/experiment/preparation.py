@@ -24,6 +24,7 @@ from fedpeft_jax.features import (
     random_latents,
 )
 from fedpeft_jax.federated.cohorts import check_cohort_size
+from fedpeft_jax.federated.published_sampler import lack_negatives
 
 
 class Prepared(NamedTuple):
@@ -81,6 +82,7 @@ def prepare(
     check_cohort_size(config.cohort_size(split.num_clients), split.num_clients)
     for note in dataset.notes:
         reporter.note(f"  {note}")
+    _check_negatives(config, dataset, split)
     candidates = sample_candidates(
         dataset,
         split,
@@ -94,6 +96,16 @@ def prepare(
             f"  {short} of {len(candidates)} evaluated users have fewer than "
             f"{config.evaluation.num_candidates} unseen items and are ranked with these"
         )
+    if alone := int((candidates < 0).all(axis=1).sum()):
+        if alone == len(candidates):
+            raise InputError(
+                f"{dataset.name}: no evaluated user has an unseen item to rank the "
+                "held-out item against: use data with more items, or users with fewer"
+            )
+        reporter.note(
+            f"  {alone} of {len(candidates)} evaluated users have no unseen item: "
+            "their held-out item is ranked alone, which counts as rank 1"
+        )
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
     item_features, pretraining = _item_features(config, dataset, split, key, reporter)
@@ -101,6 +113,28 @@ def prepare(
     return Prepared(
         dataset, split, candidates, item_features, pretraining, load_s, seconds
     )
+
+
+def _check_negatives(config: RunConfig, dataset: Dataset, split: Split) -> None:
+    """Raises InputError if there is a client for which no negative can be drawn."""
+    slots = config.training.negative_slots
+    lacking = lack_negatives(
+        split,
+        num_slots=min(slots, dataset.num_items),
+        exclude_held_out=config.training.train_negatives == "unseen",
+    )
+    if lacking.any():
+        first = dataset.user_ids[lacking.argmax()].item()
+        remedy = (
+            "raise `negative_slots`"
+            if slots
+            else "set `train_negatives=unseen_in_training`"
+        )
+        raise InputError(
+            f"{dataset.name}: {int(lacking.sum())} users have interacted with every "
+            f"item that can be a negative (the first is {first!r}): {remedy}, or leave "
+            "these users out"
+        )
 
 
 def _item_features(

@@ -15,7 +15,9 @@ import polars as pl
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.readers.files import check_ratio, is_file, open_file, reading
-from fedpeft_jax.data.readers.raw import Raw, as_ids, as_ratings, as_times, prompt
+from fedpeft_jax.data.readers.ids import as_ids
+from fedpeft_jax.data.readers.raw import Raw, as_ratings, prompt
+from fedpeft_jax.data.readers.times import as_times
 
 
 class Layout(NamedTuple):
@@ -155,7 +157,7 @@ def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:
         columns["rating"] = ratings
     interactions = pl.DataFrame(columns)
     listed = _read(items, (layout.item, *layout.text))
-    ids = as_ids(str(items), "item", listed[layout.item])
+    ids = as_ids(str(items), "item", listed[layout.item], "items")
     # The files list millions of items; prompts are written for reviewed items only.
     needed = ids.is_in(interactions["item"].unique().implode())
     listed = listed.with_columns(ids)

@@ -13,16 +13,17 @@ import polars as pl
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.readers.delimited import read_delimited
 from fedpeft_jax.data.readers.files import open_file, reading
+from fedpeft_jax.data.readers.ids import as_ids, is_missing
 from fedpeft_jax.data.readers.raw import (
     TEST,
     TRAIN,
     VALID,
     Raw,
-    as_ids,
     as_ratings,
-    as_times,
     prompt,
 )
+from fedpeft_jax.data.readers.rows import refuse_rows
+from fedpeft_jax.data.readers.times import as_times
 from fedpeft_jax.data.settings import DataSettings
 
 KNOWN = {
@@ -101,6 +102,7 @@ def rename_columns(
             f"{name}: user and item are both column {user!r}: set `user_column` and "
             "`item_column` to two columns"
         )
+    _refuse_headers(name, frame[user], frame[item])
     found = {
         "user": as_ids(name, "user", frame[user]),
         "item": as_ids(name, "item", frame[item]),
@@ -119,6 +121,7 @@ def find_column(
     given: str | None,
     *,
     needed: bool = True,
+    setting: str | None = None,
 ) -> str | None:
     """Returns the name of the column with a role, None if there is none.
 
@@ -128,6 +131,7 @@ def find_column(
       role: ``'user'``, ``'item'``, ``'time'`` or ``'rating'``.
       given: the name of the column; None to search it, ``'none'`` for no column.
       needed: whether a missing column is an error.
+      setting: the setting that names the column; None for that of the role.
 
     Raises:
       InputError: if the column is missing, or several columns match.
@@ -136,6 +140,7 @@ def find_column(
       >>> find_column("f", ["userId", "movieId", "n"], "item", None)
       'movieId'
     """
+    setting = setting or f"{role}_column"
     listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
     if given is not None:
         if given == "none" and not needed:
@@ -143,7 +148,7 @@ def find_column(
         if given not in columns:
             raise InputError(
                 f"{name}: has no column {given!r} (found: {listed}): set "
-                f"`{role}_column` to one of them"
+                f"`{setting}` to one of them"
             )
         return given
     known = KNOWN[role].split()
@@ -151,12 +156,12 @@ def find_column(
     if len(matches) > 1:
         raise InputError(
             f"{name}: the {role} could be column {' or '.join(map(repr, matches))} "
-            f"(found: {listed}): set `{role}_column` to one of them"
+            f"(found: {listed}): set `{setting}` to one of them"
         )
     if not matches and needed:
         raise InputError(
             f"{name}: no column has a common name of the {role} (found: {listed}): "
-            f"set `{role}_column`"
+            f"set `{setting}`"
         )
     return matches[0] if matches else None
 
@@ -164,16 +169,21 @@ def find_column(
 def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.DataFrame:
     """Returns columns `item` and `text`, a prompt made of the text columns.
 
+    A table of ids alone has empty texts.
+
     Args:
       name: the name of the file, for errors.
       frame: a table with one row per item.
       settings: the names of the columns.
 
     Raises:
-      InputError: for a column that is missing or ambiguous.
+      InputError: for a column that is missing or ambiguous, or an id that cannot be
+        used. Rows without an id have the item null.
     """
-    columns = frame.columns
-    item = find_column(name, columns, "item", settings.item_column)
+    columns, given = frame.columns, settings.items_id_column
+    if given is None and settings.item_column in columns:
+        given = settings.item_column
+    item = find_column(name, columns, "item", given, setting="items_id_column")
     assert item is not None
     wanted = [column for column in columns if column != item]
     if settings.text_columns is not None:
@@ -184,11 +194,34 @@ def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.Dat
                     f"{name}: has no column {column!r} (found: {', '.join(columns)}): "
                     "set `text_columns` to some of them"
                 )
-    texts = [
-        prompt((label, _listed(value)) for label, value in row.items())
-        for row in frame.select(wanted).iter_rows(named=True)
-    ]
-    return pl.DataFrame({"item": frame[item], "text": texts})
+    missing = is_missing(frame[item])
+    ids = as_ids(name, "item", frame[item].filter(~missing), "items")
+    texts = [""] * len(ids)
+    if wanted:
+        texts = [
+            prompt((label, _listed(value)) for label, value in row.items())
+            for row in frame.filter(~missing).select(wanted).iter_rows(named=True)
+        ]
+    listed = pl.DataFrame({"item": ids, "text": pl.Series(texts, dtype=pl.String)})
+    return pl.concat([listed, listed.clear(int(missing.sum()))])
+
+
+def _refuse_headers(name: str, users: pl.Series, items: pl.Series) -> None:
+    """Raises InputError for a row that repeats the header, as joined files have."""
+    if users.dtype == pl.String and items.dtype == pl.String:
+        repeated = _are_names(users, "user")
+        if repeated.any():
+            repeated &= _are_names(items, "item")
+            refuse_rows(name, "repeat the header", repeated, users)
+
+
+def _are_names(column: pl.Series, role: str) -> pl.Series:
+    """Returns which values are names of a column with a role."""
+    distinct = column.unique().drop_nulls()
+    plain = distinct.str.replace(r":token$", "").str.to_lowercase()
+    plain = plain.str.replace_all(r"[^\p{L}\p{N}]", "")
+    named = plain.is_in([*KNOWN[role].split(), _plain(column.name)])
+    return column.is_in(distinct.filter(named).implode()).fill_null(False)
 
 
 def _listed(value: Any) -> Any:
