@@ -82,7 +82,7 @@ def _by_columns(table: Any) -> pl.DataFrame:
 def _as_series(column: Any) -> pl.Series:
     array = np.asarray(column)
     if array.dtype.kind in "iufbM":
-        return pl.Series(array)
+        return pl.Series(array, nan_to_null=True)
     # Python objects: strings, lists, or values of a type with missing ones.
     return pl.Series([None if _is_missing(value) else value for value in array])
 

@@ -89,6 +89,7 @@ def test_a_table_of_pandas_without_pyarrow():
         genres=strings(["War", "Drama"], float("nan"), []),
     )
     raw = read_frame(log, items, name="mine", settings=SETTINGS)
+    assert raw.interactions["rating"].to_list() == [1.5, None, 2.0]
     assert raw.interactions.drop("rating").rows() == [
         ("é", 3, 1_577_923_200_000_000),
         ("b", 4, 86_400_000_000),
