@@ -101,7 +101,7 @@ def _check_strings(name: str, what: str, text: pl.Series, unit: str) -> None:
     control = distinct.str.contains(r"\p{Cc}")
     refuse(f"have a control character in the {what} id", control, remove)
     refuse(
-        f"have a {what} id of more than {MOST_BYTES} bytes",
+        f"have {what} ids of more than {MOST_BYTES} bytes",
         distinct.str.len_bytes() > MOST_BYTES,
         f"shorten the ids, and check the {what} column",
     )
