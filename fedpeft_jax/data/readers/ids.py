@@ -80,28 +80,24 @@ def is_missing(column: pl.Series) -> pl.Series:
 
 
 def _check_strings(name: str, what: str, text: pl.Series, unit: str) -> None:
-    distinct = text.unique()  # there are far fewer than rows
-
-    def refuse(problem: str, bad: pl.Series, remedy: str) -> None:
-        if bad.any():
-            rows = text.is_in(distinct.filter(bad).implode(), nulls_equal=True)
-            refuse_rows(name, problem, rows, text, unit, remedy)
-
-    remove = "correct or remove them"
-    refuse(f"have no {what} id", is_missing(distinct), remove)
-    found = distinct.filter(distinct.is_in(MISSING))
-    if len(found):
-        listed = ", ".join(map(repr, found.sort().to_list()))
-        rows = text.is_in(found.implode())
+    blank_or_control = text.str.contains(r"^\s*$|\p{Cc}")
+    if text.null_count() or blank_or_control.any():  # one search for both, on all rows
+        refuse_rows(name, f"have no {what} id", is_missing(text), text, unit)
+        problem = f"have a control character in the {what} id"
+        refuse_rows(name, problem, blank_or_control, text, unit)
+    found = text.is_in(MISSING)
+    if found.any():
+        listed = ", ".join(map(repr, text.filter(found).unique().sort().to_list()))
         raise InputError(
-            f"{name}: {int(rows.sum())} {unit} have the {what} id {listed}, which "
-            f"stands for a missing value (the first is row {(rows.arg_max() or 0) + 1}"
+            f"{name}: {int(found.sum())} {unit} have the {what} id {listed}, which "
+            f"stands for a missing value (the first is row {(found.arg_max() or 0) + 1}"
             "): remove them, or rename the id if it is a real one"
         )
-    control = distinct.str.contains(r"\p{Cc}")
-    refuse(f"have a control character in the {what} id", control, remove)
-    refuse(
+    refuse_rows(
+        name,
         f"have {what} ids of more than {MOST_BYTES} bytes",
-        distinct.str.len_bytes() > MOST_BYTES,
+        text.str.len_bytes() > MOST_BYTES,
+        text,
+        unit,
         f"shorten the ids, and check the {what} column",
     )

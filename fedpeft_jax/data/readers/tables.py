@@ -216,12 +216,12 @@ def _refuse_headers(name: str, users: pl.Series, items: pl.Series) -> None:
 
 
 def _are_names(column: pl.Series, role: str) -> pl.Series:
-    """Returns which values are names of a column with a role."""
-    distinct = column.unique().drop_nulls()
-    plain = distinct.str.replace(r":token$", "").str.to_lowercase()
-    plain = plain.str.replace_all(r"[^\p{L}\p{N}]", "")
-    named = plain.is_in([*KNOWN[role].split(), _plain(column.name)])
-    return column.is_in(distinct.filter(named).implode()).fill_null(False)
+    """Returns which values are names of a column with a role, in any spelling."""
+    between = "[ _.-]*"
+    names = [between.join(name) for name in KNOWN[role].split()]
+    names.append(pl.escape_regex(column.name))
+    pattern = f"(?i)^{between}(?:{'|'.join(names)}){between}(?::token)?$"
+    return column.str.contains(pattern).fill_null(False)
 
 
 def _listed(value: Any) -> Any:
