@@ -178,6 +178,18 @@ def keep_users(dataset: Dataset, keep: np.ndarray, note: str) -> Dataset:
     )
 
 
+def note_equal_times(dataset: Dataset) -> Dataset:
+    """Returns the data set, with a note if all times are equal."""
+    times = dataset.times
+    if times is None or not (times == times[0]).all():
+        return dataset
+    note = (
+        f"all {len(times)} times are equal, so the split follows the order of the "
+        "rows: check the time column, or use split=random"
+    )
+    return dataclasses.replace(dataset, notes=(*dataset.notes, note))
+
+
 def _check_columns(raw: Raw) -> Raw:
     """Returns the rows with ids and times in the types that `Raw` documents."""
     name, frame = raw.name, raw.interactions

@@ -13,7 +13,12 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.ragged import Ragged
-from fedpeft_jax.data.dataset import MIN_EVALUATED, Dataset, keep_users
+from fedpeft_jax.data.dataset import (
+    MIN_EVALUATED,
+    Dataset,
+    keep_users,
+    note_equal_times,
+)
 from fedpeft_jax.data.readers.raw import TEST, TRAIN, UNUSED, VALID
 from fedpeft_jax.data.settings import DataSettings
 
@@ -94,20 +99,12 @@ def make_split(
         note = f"left out {(~trains).sum()} users without a training item"
         parts = parts[trains[dataset.items.owners]]
         dataset = keep_users(dataset, trains, note)
-    if settings.split == "time" and _are_equal(dataset.times):
-        note = (
-            f"all {len(parts)} times are equal, so the split follows the order of the "
-            "rows: check the time column, or use split=random"
-        )
-        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
+    if settings.split == "time":
+        dataset = note_equal_times(dataset)
     if unused := int((parts == UNUSED).sum()):
         note = f"{unused} interactions are neither trained on nor ranked"
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
     return dataset, _split(dataset, parts, name)
-
-
-def _are_equal(times: np.ndarray | None) -> bool:
-    return times is not None and bool((times == times[0]).all())
 
 
 def leave_one_out(dataset: Dataset) -> Split:
