@@ -17,6 +17,10 @@ class InputError(ValueError):
 
     __module__ = "fedpeft_jax"  # Tracebacks show the public name.
 
+    def __init__(self, message: str) -> None:
+        # The name of a file or a column may contain line breaks.
+        super().__init__(" ".join(message.splitlines()))
+
 
 class DivergedError(RuntimeError):
     """Training produced a non-finite update.

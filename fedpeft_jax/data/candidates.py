@@ -115,6 +115,8 @@ def _popular(
     possible = np.minimum(_num_unseen(users, pairs, counts), num)
     rows = np.flatnonzero(possible)
     for _ in range(_MOST_DRAWS):
+        if not len(rows):  # also if no item of the pool has an interaction
+            break
         draws = rng.integers(cumulative[-1], size=(len(rows), 2 * num))
         items = np.searchsorted(cumulative, draws, side="right")
         keys = users[rows, None] * pool + items
@@ -123,8 +125,6 @@ def _popular(
         queue = np.concatenate([result[rows], np.where(seen, -1, items)], axis=1)
         result[rows] = _first_distinct(queue, num)
         rows = rows[(result[rows] >= 0).sum(axis=1) < possible[rows]]
-        if not len(rows):
-            break
     for row in rows:  # few unseen items are left, or unpopular ones: draw all at once
         unseen = counts.astype(float)
         first, last = np.searchsorted(

@@ -19,7 +19,9 @@ from fedpeft_jax.data.numbering import (
     number_ids,
     number_items,
 )
-from fedpeft_jax.data.readers.raw import Raw, as_ids, as_times
+from fedpeft_jax.data.readers.ids import as_ids
+from fedpeft_jax.data.readers.raw import Raw
+from fedpeft_jax.data.readers.times import as_times
 from fedpeft_jax.data.settings import DataSettings
 
 MIN_EVALUATED = 3
@@ -113,8 +115,8 @@ def build(raw: Raw, settings: DataSettings | None = None) -> Dataset:
     settings = settings or DataSettings()
     name = raw.name
     raw = apply_filters(_check_columns(raw), settings)
-    listed = list_texts(name, raw.item_text)
-    user_ids, users = number_ids(raw.interactions["user"])
+    listed, listed_notes = list_texts(name, raw.item_text)
+    user_ids, users = number_ids(raw.interactions["user"], "user")
     item_ids, items = number_items(
         name, raw.interactions["item"], listed, settings.catalogue
     )
@@ -151,7 +153,7 @@ def build(raw: Raw, settings: DataSettings | None = None) -> Dataset:
         item_ids=item_ids,
         items=Ragged.from_counts(kept["item"].to_numpy().astype(np.int32), counts),
         item_text=prompts,
-        notes=(*notes, *text_notes),
+        notes=(*notes, *listed_notes, *text_notes),
         places=kept["place"].to_numpy().astype(np.int64),
         times=kept["time"].to_numpy() if "time" in kept.columns else None,
         parts=kept["part"].to_numpy() if "part" in kept.columns else None,
@@ -177,6 +179,18 @@ def keep_users(dataset: Dataset, keep: np.ndarray, note: str) -> Dataset:
         parts=of(dataset.parts),
         notes=(*dataset.notes, note),
     )
+
+
+def note_equal_times(dataset: Dataset) -> Dataset:
+    """Returns the data set, with a note if all times are equal."""
+    times = dataset.times
+    if times is None or not (times == times[0]).all():
+        return dataset
+    note = (
+        f"all {len(times)} times are equal, so the split follows the order of the "
+        "rows: check the time column, or use split=random"
+    )
+    return dataclasses.replace(dataset, notes=(*dataset.notes, note))
 
 
 def _check_columns(raw: Raw) -> Raw:

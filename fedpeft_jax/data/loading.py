@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from fedpeft_jax.core.cache_folder import Note
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.dataset import Dataset, build
 from fedpeft_jax.data.prepared import cached
@@ -14,9 +15,6 @@ from fedpeft_jax.data.readers.download import fetch
 from fedpeft_jax.data.readers.frames import as_frame, read_frame
 from fedpeft_jax.data.registry import DATASETS, Source, check_source
 from fedpeft_jax.data.settings import DataSettings
-
-Note = Callable[[str], None]
-"""Receives one sentence."""
 
 MovedBytes = Callable[[str, int, int], None]
 """Receives the name of a file, the bytes downloaded so far, and the total."""
@@ -69,7 +67,8 @@ def load(
 
     Args:
       settings: the name of the data set, its files, filters and columns.
-      note: receives a sentence about each file that is downloaded.
+      note: receives a sentence about each file that is downloaded, and about a cache
+        that is damaged or cannot be written; without it, the log has the latter.
       progress: receives the progress of each download.
 
     Returns:
@@ -93,7 +92,7 @@ def load(
     files = source.files(settings)
     if not files or not settings.cache:
         return prepare()
-    return cached(settings, files, prepare)
+    return cached(settings, files, prepare, note=note)
 
 
 def from_frame(

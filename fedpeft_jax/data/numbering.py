@@ -7,13 +7,18 @@ import numpy as np
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data.readers.ids import is_missing
+
+_MOST_BYTES = 8 << 30  # of the ids, which NumPy stores in fixed width
+_MOST_SLOTS, _MOST_EMPTY = 1_000_000, 100
 
 
-def number_ids(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
+def number_ids(column: pl.Series, what: str = "item") -> tuple[np.ndarray, pl.Series]:
     """Returns the distinct original ids in order, [n], and the number of each row.
 
     Args:
       column: original ids, int64 or strings, one per row.
+      what: ``'user'`` or ``'item'``, for errors.
 
     Returns:
       int64[n] or str[n], and the contiguous id of each row as an int64 series.
@@ -31,6 +36,12 @@ def number_ids(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     if (numbers.cast(pl.String) == distinct).fill_null(False).all():
         return _number_integers(column.cast(pl.Int64).to_numpy())
     distinct = distinct.sort()
+    width = int(distinct.str.len_chars().max() or 0)  # type: ignore[arg-type]
+    if 4 * width * len(distinct) > _MOST_BYTES:
+        raise InputError(
+            f"{len(distinct)} {what} ids of up to {width} characters need "
+            f"{4 * width * len(distinct) >> 30} GiB of memory: shorten the longest ids"
+        )
     ids = np.array(distinct.to_list(), dtype=np.str_)
     return ids, column.cast(pl.Enum(distinct)).to_physical().cast(pl.Int64)
 
@@ -79,6 +90,12 @@ def number_items(
                 f"{name}: `catalogue=slots` needs item ids that are integers from 1: "
                 "use `catalogue=listed`"
             )
+        if ids.max() > _MOST_SLOTS and ids.max() > _MOST_EMPTY * len(ids):
+            raise InputError(
+                f"{name}: `catalogue=slots` would make {ids.max()} items of "
+                f"{len(ids)} ids, because the largest id is {ids.max()}: use "
+                "`catalogue=listed` or `catalogue=interacted`"
+            )
         codes = pl.Series(ids[codes.to_numpy()] - 1)
         ids = np.arange(1, ids.max() + 1)
     return ids, codes.head(len(items))
@@ -86,10 +103,13 @@ def number_items(
 
 def list_texts(
     name: str, item_text: Mapping[Any, str | None] | pl.DataFrame | None
-) -> pl.DataFrame | None:
-    """Returns a frame of strings, `item` and `text`, with one row per listed item."""
+) -> tuple[pl.DataFrame | None, list[str]]:
+    """Returns strings `item` and `text`, one row per listed item, and notes.
+
+    The frame is None if there is no text. Rows without an id are left out.
+    """
     if item_text is None:
-        return None
+        return None, []
     if isinstance(item_text, pl.DataFrame):
         if missing := {"item", "text"} - set(item_text.columns):
             raise InputError(
@@ -104,8 +124,11 @@ def list_texts(
             {"item": [str(i) for i in item_text], "text": list(item_text.values())},
             schema={"item": pl.String, "text": pl.String},
         )
-    listed = listed.filter(pl.col("item").is_not_null())
-    return listed.with_columns(pl.col("text").fill_null("").str.strip_chars())
+    nameless = is_missing(listed["item"])
+    notes = [f"left out {nameless.sum()} item texts without an item id"]
+    listed = listed.filter(~nameless)
+    listed = listed.with_columns(pl.col("text").fill_null("").str.strip_chars())
+    return listed, notes if nameless.any() else []
 
 
 def align_texts(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data.readers import addresses, amazon, movielens, movielens_files
 from fedpeft_jax.data.readers.download import File
+from fedpeft_jax.data.readers.files import is_file
 from fedpeft_jax.data.readers.raw import Raw
 from fedpeft_jax.data.readers.synthetic import synthetic_interactions
 from fedpeft_jax.data.readers.tables import read_table
@@ -68,6 +69,7 @@ def _amazon(name: str) -> Source:
                 f"{name} has many categories: set `category`, for example "
                 "`category=Software`"
             )
+        amazon.check_category(settings.category)
         names = [f.format(settings.category) for f in (layout.reviews, layout.items)]
         return addresses.amazon_files(name, names)
 
@@ -85,7 +87,7 @@ def _table_files(settings: DataSettings) -> list[Path]:
         settings.interactions, settings.valid_interactions,
         settings.test_interactions, settings.items,
     )  # fmt: skip
-    return [Path(name) for name in names if name is not None and Path(name).is_file()]
+    return [Path(name) for name in names if name is not None and is_file(name)]
 
 
 def check_source(settings: DataSettings) -> None:

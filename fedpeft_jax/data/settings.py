@@ -11,6 +11,7 @@ SPLITS = ("time", "file", "random", "given", "time_cut")
 _TABLE = (
     *("interactions", "valid_interactions", "test_interactions", "items"),
     *("user_column", "item_column", "time_column", "rating_column", "text_columns"),
+    "items_id_column",
 )
 
 
@@ -50,6 +51,9 @@ class DataSettings:
     )
     item_column: str | None = setting(
         None, "column of the item, in `interactions` and in `items`"
+    )
+    items_id_column: str | None = setting(
+        None, "column of the item in `items`, if it has another name there"
     )
     time_column: str | None = setting(None, "column of the time, or 'none'")
     rating_column: str | None = setting(None, "column of the rating, or 'none'")

@@ -14,7 +14,12 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.ragged import Ragged, sort_rows
-from fedpeft_jax.data.dataset import MIN_EVALUATED, Dataset, keep_users
+from fedpeft_jax.data.dataset import (
+    MIN_EVALUATED,
+    Dataset,
+    keep_users,
+    note_equal_times,
+)
 from fedpeft_jax.data.readers.raw import TEST, TRAIN, UNUSED, VALID
 from fedpeft_jax.data.settings import DataSettings
 
@@ -123,6 +128,8 @@ def make_split(
         note = f"left out {(~trains).sum()} users without a training item"
         parts = parts[trains[dataset.items.owners]]
         dataset = keep_users(dataset, trains, note)
+    if settings.split == "time":
+        dataset = note_equal_times(dataset)
     if unused := int((parts == UNUSED).sum()):
         note = f"{unused} interactions are neither trained on nor ranked"
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
@@ -241,8 +248,8 @@ def _split(dataset: Dataset, parts: np.ndarray, name: str) -> Split:
         raise InputError(
             f"{dataset.name}: the training items of user "
             f"{dataset.user_ids[full[0]].item()!r} are the whole catalogue of "
-            f"{dataset.num_items} items, so no negative can be drawn: "
-            "remove the user or add items"
+            f"{dataset.num_items} items, so no negative can be drawn ({len(full)} such "
+            "users): remove them or add items"
         )
     return Split(
         name=name,

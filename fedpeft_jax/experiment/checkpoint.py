@@ -1,15 +1,11 @@
 """Saves and loads trees of arrays with Orbax, completely or not at all.
 
-A saved tree is a folder with what Orbax wrote and `manifest.json`, which has the size
-and the SHA-256 of every other file, and facts that the caller adds. The folder is
-written under another name and then renamed. A folder that differs from its manifest is
-not read.
+A saved tree is a folder with what Orbax wrote and a manifest (`core/manifest.py`) with
+facts that the caller adds. The folder is written under another name and then renamed. A
+folder that differs from its manifest is not read.
 """
 
 import errno
-import hashlib
-import json
-import os
 import pathlib
 import re
 import shutil
@@ -21,10 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.manifest import read_manifest, write_manifest
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.experiment.quiet_orbax import silence_orbax
 
-MANIFEST = "manifest.json"
 _TREE = "tree"
 
 
@@ -75,12 +71,7 @@ def save_tree(
             checkpointer.save(
                 (aside / _TREE).absolute(), args=ocp.args.StandardSave(host)
             )
-        files = {name: _size_and_hash(aside / name) for name in _files_in(aside)}
-        with (aside / MANIFEST).open("w") as file:
-            content = {"files": files, "facts": dict(facts or {})}
-            json.dump({**content, "sha256": _digest(content)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_manifest(aside, facts or {})
         _replace_folder(aside, path)
     except (OSError, ValueError) as error:
         shutil.rmtree(aside, ignore_errors=True)
@@ -101,7 +92,7 @@ def load_tree(path: pathlib.Path) -> Saved:
     if not path.is_dir():
         raise InputError(f"no variables at {path}: name a folder under checkpoints/")
     try:
-        facts = _check_files(path)
+        facts = read_manifest(path)
         source = (path / _TREE).absolute()
         with ocp.StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(source).item_metadata
@@ -148,48 +139,11 @@ def load_variables(path: pathlib.Path) -> PyTree:
     return load_tree(path).tree
 
 
-def _check_files(path: pathlib.Path) -> dict[str, Any]:
-    """Compares a folder with its manifest, and returns the facts in it."""
-    manifest = json.loads((path / MANIFEST).read_text())
-    digest = manifest.pop("sha256")
-    if _digest(manifest) != digest:
-        raise ValueError(f"{MANIFEST} has another content than when it was written")
-    files, facts = manifest["files"], manifest["facts"]
-    # Orbax opens nothing but what is listed, and no link leads out of the folder.
-    if sorted(files) != sorted(name for name in _files_in(path) if name != MANIFEST):
-        raise ValueError("its files are not those of its manifest")
-    for name, expected in files.items():
-        if _size_and_hash(path / name) != expected:
-            raise ValueError(f"{name} has another content than when it was written")
-    return dict(facts)
-
-
 def _reason(error: Exception) -> str:
     """Returns the reason of a failed write; Orbax names all files around it."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split())
     found = re.search(r": ([^:]+) \[os_error_code", text)
     return found[1] if found else text[:300]
-
-
-def _files_in(path: pathlib.Path) -> list[str]:
-    """Returns the relative names of all files in a folder; links are an error."""
-    found = []
-    for parent, folders, names in os.walk(path):
-        for name in (*folders, *names):
-            if (pathlib.Path(parent) / name).is_symlink():
-                raise ValueError(f"{name} is a link")
-        found += [os.path.relpath(os.path.join(parent, name), path) for name in names]
-    return sorted(found)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _size_and_hash(path: pathlib.Path) -> list[int | str]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, digest]
 
 
 def _replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:

@@ -32,6 +32,7 @@ from fedpeft_jax.features import (
     random_latents,
 )
 from fedpeft_jax.federated.cohorts import check_cohort_size
+from fedpeft_jax.federated.published_sampler import lack_negatives
 
 
 class Prepared(NamedTuple):
@@ -96,6 +97,7 @@ def prepare(
     check_cohort_size(config.cohort_size(split.num_clients), split.num_clients)
     for note in dataset.notes:
         reporter.note(f"  {note}")
+    _check_negatives(config, dataset, split)
     candidates = _candidates(config, dataset, split, reporter)
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
@@ -134,6 +136,16 @@ def _candidates(
             f"  {short} of {len(candidates)} evaluated users have fewer than "
             f"{settings.num_candidates} unseen items and are ranked with these"
         )
+    if alone := int((candidates < 0).all(axis=1).sum()):
+        if alone == len(candidates):
+            raise InputError(
+                f"{dataset.name}: no evaluated user has an unseen item to rank the "
+                "held-out item against: use data with more items, or users with fewer"
+            )
+        reporter.note(
+            f"  {alone} of {len(candidates)} evaluated users have no unseen item: "
+            "their held-out item is ranked alone, which counts as rank 1"
+        )
     return candidates
 
 
@@ -158,6 +170,28 @@ def candidates_source(config: RunConfig, dataset: Dataset) -> str | None:
     return "from_frame"
 
 
+def _check_negatives(config: RunConfig, dataset: Dataset, split: Split) -> None:
+    """Raises InputError if there is a client for which no negative can be drawn."""
+    slots = config.training.negative_slots
+    lacking = lack_negatives(
+        split,
+        num_slots=min(slots, dataset.num_items),
+        exclude_held_out=config.training.train_negatives == "unseen",
+    )
+    if lacking.any():
+        first = dataset.user_ids[lacking.argmax()].item()
+        remedy = (
+            "raise `negative_slots`"
+            if slots
+            else "set `train_negatives=unseen_in_training`"
+        )
+        raise InputError(
+            f"{dataset.name}: {int(lacking.sum())} users have interacted with every "
+            f"item that can be a negative (the first is {first!r}): {remedy}, or leave "
+            "these users out"
+        )
+
+
 def _item_features(
     config: RunConfig, dataset: Dataset, split: Split, key: Key, reporter: Reporter
 ) -> tuple[ItemFeatures, dict[str, Any]]:
@@ -180,7 +214,7 @@ def _item_features(
 def _learn_from_text(
     config: RunConfig, dataset: Dataset, key: Key, reporter: Reporter
 ) -> tuple[np.ndarray, Array, dict[str, Any]]:
-    text = _encode(config, dataset)
+    text = _encode(config, dataset, reporter)
     reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
     if missing := int(text.missing.sum()):
         reporter.note(f"  {missing} items without text start at the mean of the others")
@@ -209,7 +243,7 @@ def _learn_from_text(
     return text.encodings, latents, figures
 
 
-def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
+def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeatures:
     if config.text.text_embeddings is not None:
         counts = np.bincount(dataset.items.values, minlength=dataset.num_items)
         # An id without an interaction needs no text.
@@ -224,5 +258,8 @@ def _encode(config: RunConfig, dataset: Dataset) -> TextFeatures:
             f"give `text_embeddings=FILE.npz`, or set {other}"
         )
     return encode_texts(
-        dataset.item_text, config.text.text_encoder, seed=config.data.data_seed
+        dataset.item_text,
+        config.text.text_encoder,
+        seed=config.data.data_seed,
+        note=reporter.note,
     )

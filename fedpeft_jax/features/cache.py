@@ -4,16 +4,18 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fedpeft_jax.core.cache_folder import Note, read_cached, write_cached
 from fedpeft_jax.core.user_cache import user_cache
 
 SCHEME_VERSION = 1
 """Increase it when the same texts and encoder give other encodings than before."""
+
+_FILE = "encodings.npz"
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def folder_fingerprint(folder: str | os.PathLike[str]) -> list[list[str | int]]:
     """Returns name, size and modification time of every file in a model's folder.
 
     Example:
+      >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     _ = Path(folder, "weights").write_bytes(b"abc")
       ...     [entry[:2] for entry in folder_fingerprint(folder)]
@@ -51,79 +54,78 @@ def folder_fingerprint(folder: str | os.PathLike[str]) -> list[list[str | int]]:
     ]
 
 
-def encodings_path(
+def encodings_folder(
     cache_dir: str | os.PathLike[str] | None,
     identity: Sequence[object],
     texts: Sequence[str],
     scheme: int = SCHEME_VERSION,
+    note: Note | None = None,
 ) -> Path | None:
-    """Returns the path of the cache file of some texts' encodings.
+    """Returns the cache folder of some texts' encodings.
 
     Args:
       cache_dir: the folder; None for fedpeft_jax/encodings in the user's cache folder.
       identity: JSON values that differ between encoders.
       texts: the item texts.
-      scheme: version of the encoding; files of other versions have other names.
+      scheme: version of the encoding; folders of other versions have other names.
+      note: receives a sentence if there is no home folder; None for the log.
 
     Returns:
-      The file's path, or None (and a warning in the log) if there is no home folder.
+      The folder's path, or None if there is no home folder.
 
     Example:
-      >>> path = encodings_path("folder", ["tfidf", 0], ["a text"])
-      >>> path.parent.name, path.suffix
-      ('folder', '.npz')
+      >>> path = encodings_folder("folder", ["tfidf", 0], ["a text"])
+      >>> path.parent.name, len(path.name)
+      ('folder', 64)
     """
-    base = user_cache("encodings") if cache_dir is None else Path(cache_dir)
+    base = user_cache("encodings", note) if cache_dir is None else Path(cache_dir)
     if base is None:
         return None
     content = json.dumps([scheme, list(identity), list(texts)])
-    return base / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
+    return base / hashlib.sha256(content.encode()).hexdigest()
 
 
-def read(path: Path | None, num_items: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Reads a cache file.
+def read(
+    folder: Path | None, num_items: int, note: Note | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Reads a cache folder.
 
     Returns:
-      The encodings float32[I, F] and missing bool[I]; None if there is no file, and
-      also, with a warning in the log, if it is damaged or has other contents.
+      The encodings float32[I, F] and missing bool[I]; None if there is no folder, and
+      also, with a note, if it is damaged or has other contents.
     """
-    if path is None:
+    if folder is None:
         return None
-    try:
-        arrays = read_npz(path)
+
+    def load(path: Path, facts: object) -> tuple[np.ndarray, np.ndarray]:
+        arrays = read_npz(path / _FILE)
         encodings, missing = arrays["encodings"], arrays["missing"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        _log.warning("cache file %s is damaged, encoding again: %s", path, error)
-        return None
-    whole = (
-        encodings.ndim == 2
-        and encodings.dtype == np.float32
-        and missing.dtype == np.bool_
-        and len(encodings) == num_items
-        and missing.shape == (num_items,)
-        and bool(np.isfinite(encodings).all())
-    )
-    if not whole:
-        _log.warning("cache file %s has other contents, encoding again", path)
-        return None
-    return encodings, missing
+        whole = (
+            encodings.ndim == 2
+            and encodings.dtype == np.float32
+            and missing.dtype == np.bool_
+            and len(encodings) == num_items
+            and missing.shape == (num_items,)
+            and bool(np.isfinite(encodings).all())
+        )
+        if not whole:
+            raise ValueError("it has other contents")
+        return encodings, missing
+
+    return read_cached(folder, load, note or _log.warning)
 
 
-def write(path: Path | None, encodings: np.ndarray, missing: np.ndarray) -> None:
-    """Writes a cache file atomically; a failure is a warning in the log."""
-    if path is None:
+def write(
+    folder: Path | None,
+    encodings: np.ndarray,
+    missing: np.ndarray,
+    note: Note | None = None,
+) -> None:
+    """Writes a cache folder, completely or not at all; a failure is a note."""
+    if folder is None:
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, encodings=encodings, missing=missing)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        _log.warning("encodings are not cached in %s: %s", path.parent, error)
+
+    def save(path: Path) -> None:
+        np.savez(path / _FILE, encodings=encodings, missing=missing)
+
+    write_cached(folder, save, {}, note or _log.warning)

@@ -41,6 +41,7 @@ def encode_texts(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    note: cache.Note | None = None,
 ) -> TextFeatures:
     """Encodes one text per item, and caches the result by its content.
 
@@ -50,8 +51,10 @@ def encode_texts(
         or to as many as the texts have; otherwise a sentence-transformers model, by its
         name ('owner/model') or its local folder.
       cache_dir: folder of the cache; None for fedpeft_jax/encodings in the user's cache
-        folder. If it cannot be written, a warning goes to the log.
+        folder.
       seed: seed of TF-IDF's randomised decomposition; sentence models ignore it.
+      note: receives a sentence if the cache is damaged or cannot be written; None for
+        the log.
 
     Returns:
       A ``TextFeatures`` with rows of norm 1, and the mean of these rows for the items
@@ -79,8 +82,8 @@ def encode_texts(
     identity: list[object] = [kind, seed] if kind == "tfidf" else [kind, name]
     if kind == "folder":
         identity = [kind, *cache.folder_fingerprint(name)]
-    path = cache.encodings_path(cache_dir, identity, texts)
-    cached = cache.read(path, len(texts))
+    folder = cache.encodings_folder(cache_dir, identity, texts, note=note)
+    cached = cache.read(folder, len(texts), note)
     if cached is not None:
         return TextFeatures(*cached, source=encoder)
     present = [text for text, keep in zip(texts, has_text, strict=True) if keep]
@@ -96,7 +99,7 @@ def encode_texts(
     encodings = np.empty((len(texts), rows.shape[1]), np.float32)
     encodings[~missing] = rows
     encodings[missing] = rows.mean(axis=0)
-    cache.write(path, encodings, missing)
+    cache.write(folder, encodings, missing, note)
     return TextFeatures(encodings, missing, encoder)
 
 

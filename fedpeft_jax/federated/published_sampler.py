@@ -89,6 +89,30 @@ def published_negatives(
     )
 
 
+def lack_negatives(
+    split: Split, *, num_slots: int = 0, exclude_held_out: bool = False
+) -> np.ndarray:
+    """Returns bool[U], the clients for which no negative can be drawn.
+
+    Args:
+      split: the training, validation and test items of the clients.
+      num_slots: as in `published_negatives`.
+      exclude_held_out: as in `published_negatives`.
+
+    Example:
+      >>> items = np.array([2, -1]), np.array([1, -1])
+      >>> split = Split("toy", 3, Ragged.from_rows([[0], [0, 1]]), *items)
+      >>> lack_negatives(split, exclude_held_out=True).tolist()
+      [True, False]
+      >>> lack_negatives(split, num_slots=2).tolist()
+      [False, True]
+    """
+    pool = num_slots or split.num_items
+    excluded = _with_held_out(split) if exclude_held_out else split.train
+    lacking: np.ndarray = excluded.keep_values(excluded.values < pool).counts >= pool
+    return lacking
+
+
 def _with_held_out(split: Split) -> Ragged:
     """Returns each client's training, validation and test items, ascending."""
     if split.all_valid is not None or split.all_test is not None:

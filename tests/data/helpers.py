@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import struct
 
 import numpy as np
 import polars as pl
@@ -51,3 +52,12 @@ def assert_same(one, two):
     compared = {"name", "notes", "item_text", "items"}
     for field in {field.name for field in dataclasses.fields(Dataset)} - compared:
         assert_same_array(getattr(one, field), getattr(two, field), field)
+
+
+def with_size(archive, size):
+    """A zip archive whose first member states that it unpacks to this size."""
+    changed = bytearray(archive)
+    for mark, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        start = changed.index(mark) + place
+        changed[start : start + 4] = struct.pack("<I", size)
+    return bytes(changed)

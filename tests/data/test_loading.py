@@ -32,6 +32,16 @@ def test_generated_data_are_of_the_data_seed():
         ("ml-1m", {}, "'ml-1m' is read from files: set `data_dir=DIR`.*ml-1m.zip"),
         ("amazon-2018", {}, "set `data_dir=DIR`.*CATEGORY_5.json.gz.*set `fetch`"),
         ("ml-1m", {"data_dir": "/nowhere"}, "/nowhere: no such file.*ml-1m.zip"),
+        (
+            "amazon-2018",
+            {"data_dir": ".", "category": "../x"},
+            "'../x'` is no category",
+        ),
+        (
+            "amazon-2018",
+            {"data_dir": ".", "category": "a/b", "fetch": True},
+            "'a/b'` is no category",
+        ),
         ("table", {}, "set `interactions=FILE`, or pass a data set that from_frame"),
     ],
 )

@@ -97,7 +97,7 @@ def test_another_source_is_another_data_set(table):
 def test_the_manifest_says_what_it_is_of(table, tmp_path):
     load(table[0], k_core=2)
     [folder] = (tmp_path / "cache" / "fedpeft_jax" / "datasets").iterdir()
-    manifest = json.loads((folder / "manifest.json").read_text())["manifest"]
+    manifest = json.loads((folder / "manifest.json").read_text())["facts"]["of"]
     assert manifest["settings"]["k_core"] == 2
     after = {"split", "valid_items", "time_cut", "data_seed"}
     where = {"data_dir", "fetch", "cache"}
@@ -127,7 +127,7 @@ def test_a_damaged_cache_is_made_again(table, tmp_path, file, damage, caplog):
     else:
         pl.DataFrame({"id": [1], "item": [1], "count": [3]}).write_parquet(target)
     assert_same(load(path), before)
-    assert len(read) == 2 and "is damaged, preparing again" in caplog.text
+    assert len(read) == 2 and "is damaged and is made again" in caplog.text
     load(path)
     assert len(read) == 2
 
@@ -135,7 +135,7 @@ def test_a_damaged_cache_is_made_again(table, tmp_path, file, damage, caplog):
 def test_a_cache_that_cannot_be_written_is_no_error(table, tmp_path, caplog):
     (tmp_path / "cache").write_text("a file in its place")
     load(table[0])
-    assert "are not cached" in caplog.text
+    assert "nothing is cached" in caplog.text
 
 
 def test_ids_of_both_kinds_and_no_text(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data import DATASETS, Source
+from fedpeft_jax.data import DATASETS, Source, from_frame
 from fedpeft_jax.experiment import configure, prepare
 from tests.small_runs import (
     FEATURES,
@@ -134,3 +134,54 @@ def test_users_with_too_few_unseen_items_are_counted():
 def test_a_cohort_larger_than_the_clients_is_refused_early():
     with pytest.raises(InputError, match=f"between 1 and {NUM_USERS}"):
         prepared(cohort_size=NUM_USERS + 1)
+
+
+def _log(histories):
+    """A data set of these histories, in time order."""
+    rows = [(user, item) for user, items in enumerate(histories) for item in items]
+    table = np.array([(user, item, time) for time, (user, item) in enumerate(rows)])
+    return from_frame(table)
+
+
+# Users 0 and 1 have every item, and user 2 has not.
+FULL = [[0, 1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3]]
+TABLE = {"dataset": "table", "full_init": "random", "cohort_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"train_negatives": "unseen"},
+            "2 users .* is 0.: set `train_negatives=unseen_",
+        ),
+        ({"negative_slots": 2}, "2 users .*raise `negative_slots`"),
+    ],
+)
+def test_a_client_without_any_negative_is_an_error(settings, message):
+    config = configure(**{**SETTINGS, **TABLE, **settings})
+    with pytest.raises(InputError, match=f"^table: {message}") as caught:
+        prepare(config, dataset=_log(FULL))
+    assert "\n" not in str(caught.value)
+
+
+def test_users_without_unseen_items_are_counted():
+    listener = Listener()
+    config = configure(**{**SETTINGS, **TABLE})
+    prepare(config, listener, dataset=_log(FULL))
+    notes = "\n".join(listener.notes)
+    assert "2 of 3 evaluated users have no unseen item: their held-out item" in notes
+    with pytest.raises(InputError, match="no evaluated user has an unseen item"):
+        prepare(config, dataset=_log(FULL[:2]))
+
+
+def test_equal_times_are_noted():
+    listener = Listener()
+    table = {"user": [1, 1, 1, 2, 2, 2], "item": [1, 2, 3, 4, 5, 6], "time": [9] * 6}
+    config = configure(**{**SETTINGS, **TABLE})
+    prepare(config, listener, dataset=from_frame(table))
+    assert "all 6 times are equal" in "\n".join(listener.notes)
+    listener = Listener()
+    random = configure(**{**SETTINGS, **TABLE, "split": "random"})
+    prepare(random, listener, dataset=from_frame(table))
+    assert "times are equal" not in "\n".join(listener.notes)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fedpeft_jax.evaluation import Ranks
 from fedpeft_jax.evaluation.metrics import summarize
-from fedpeft_jax.evaluation.ranking import Ranks
 from fedpeft_jax.experiment import configure
 from fedpeft_jax.experiment.warnings import find_warnings, warning_lines
 

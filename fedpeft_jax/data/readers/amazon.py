@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.delimited import unreadable
-from fedpeft_jax.data.readers.raw import Raw, as_ids, as_ratings, as_times, prompt
+from fedpeft_jax.data.readers.files import check_ratio, is_file, open_file, reading
+from fedpeft_jax.data.readers.ids import as_ids
+from fedpeft_jax.data.readers.raw import Raw, as_ratings, prompt
+from fedpeft_jax.data.readers.times import as_times
 
 
 class Layout(NamedTuple):
@@ -85,19 +87,33 @@ def amazon_sources(name: str, data_dir: str | Path, category: str | None) -> lis
             f"{name} has many categories: set `category`"
             + (f" (found: {', '.join(held)})" if held else ", such as Software")
         )
+    check_category(category)
     found = []
     for form in (layout.reviews, layout.items):
         path = folder / form.format(category)
         plain = path.with_suffix("")
-        if not path.is_file() and plain.is_file():
+        if not is_file(path) and is_file(plain):
             path = plain
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(
                 f"{path}: no such file: download it from {layout.page} and set "
                 "`data_dir` to its folder, or set `fetch`"
             )
         found.append(path)
     return found
+
+
+def check_category(category: str) -> None:
+    """Raises InputError if a category cannot be a part of the name of a file."""
+    if (
+        not category.isprintable()
+        or len(category) > 100
+        or any(sign in category for sign in "/\\:")
+    ):
+        raise InputError(
+            f"`category={category[:80]!r}` is no category: use a part of the names of "
+            "the files, such as Software"
+        )
 
 
 def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:
@@ -141,7 +157,7 @@ def read_amazon(name: str, data_dir: str | Path, category: str | None) -> Raw:
         columns["rating"] = ratings
     interactions = pl.DataFrame(columns)
     listed = _read(items, (layout.item, *layout.text))
-    ids = as_ids(str(items), "item", listed[layout.item])
+    ids = as_ids(str(items), "item", listed[layout.item], "items")
     # The files list millions of items; prompts are written for reviewed items only.
     needed = ids.is_in(interactions["item"].unique().implode())
     listed = listed.with_columns(ids)
@@ -163,10 +179,11 @@ def _read(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
     """Reads some fields of a file of JSON lines into columns of strings."""
     schema = dict.fromkeys(fields, pl.String)
     try:
-        # Polars decompresses gzip, and checks its checksum.
-        frame = pl.scan_ndjson(path, schema=schema).collect(engine="streaming")
-    except OSError as error:
-        raise unreadable(path, error) from error
+        with reading(path):
+            check_ratio(path)
+            # Polars decompresses gzip, and checks its checksum.
+            with open_file(path) as file:
+                frame = pl.scan_ndjson(file, schema=schema).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

@@ -15,9 +15,10 @@ from pathlib import Path
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.delimited import SEPARATORS, unreadable
-from fedpeft_jax.data.readers.raw import as_ids
-from fedpeft_jax.data.readers.tables import KNOWN, find_column
+from fedpeft_jax.data.readers.columns import KNOWN, find_column
+from fedpeft_jax.data.readers.delimited import SEPARATORS
+from fedpeft_jax.data.readers.files import unreadable
+from fedpeft_jax.data.readers.ids import as_ids
 
 _NCF = re.compile(r"^\(([^,()]+),([^,()]+)\)$")
 
@@ -46,7 +47,8 @@ def read_candidates_file(file: str | Path) -> pl.DataFrame:
     path = Path(file)
     if path.suffix in (".parquet", ".pq"):
         try:
-            return read_candidates_frame(str(path), pl.read_parquet(path))
+            with path.open("rb") as file:
+                return read_candidates_frame(str(path), pl.read_parquet(file))
         except OSError as error:
             raise unreadable(path, error) from error
         except pl.exceptions.PolarsError as error:

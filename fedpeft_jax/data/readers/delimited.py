@@ -5,17 +5,20 @@ Polars accepts silently: repeated column names, and rows of different lengths.
 """
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data.readers.files import (
+    check_ratio,
+    open_file,
+    open_unpacked,
+    reading,
+)
 
 SEPARATORS = ("::", "\t", ";", ",", "|")
 _QUOTED = (",", ";")  # the others separate text that may hold a single quotation mark
@@ -52,7 +55,14 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
       [{'user_id': 'ann', 'item_id': '7'}]
     """
     path = Path(path)
+    with reading(path):
+        frame = _read(path)
+    return _without_blank_end(path, frame)
+
+
+def _read(path: Path) -> pl.DataFrame:
     try:
+        check_ratio(path)
         separator, names = _layout(path, _first_lines(path))
         has_header = not any(_NUMBER.match(name) for name in names)
         if not has_header:
@@ -61,18 +71,17 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
         if len(separator) > 1:
             frame = _read_lines(path, separator, names, has_header)
         else:
-            frame = pl.read_csv(
-                path,
-                separator=separator,
-                has_header=False,
-                skip_rows=int(has_header),
-                schema=dict.fromkeys(names, pl.String),
-                quote_char='"' if separator in _QUOTED else None,
-            )
+            with open_file(path) as file:
+                frame = pl.read_csv(
+                    file,
+                    separator=separator,
+                    has_header=False,
+                    skip_rows=int(has_header),
+                    schema=dict.fromkeys(names, pl.String),
+                    quote_char='"' if separator in _QUOTED else None,
+                )
             if frame[names[-1]].null_count():  # Polars fills a short row with nulls
                 _check_widths(path, separator, len(names), has_header)
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, error) from error
     except pl.exceptions.NoDataError:
         raise _no_rows(path) from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError, csv.Error) as error:
@@ -81,22 +90,11 @@ def read_delimited(path: str | Path) -> pl.DataFrame:
             f"{path}: the rows differ from the first line, or are not in UTF-8 "
             f"({reason}): repair the file"
         ) from error
-    return _without_blank_end(path, frame)
+    return frame
 
 
 def _no_rows(path: Path) -> InputError:
     return InputError(f"{path}: the file has no rows: choose a file with rows")
-
-
-def unreadable(path: str | Path, error: Exception) -> InputError:
-    """Returns an InputError for a file that cannot be opened or decompressed."""
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such file: check the name")
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return InputError(
-        f"{path}: cannot be read ({reason}): check the file and its permissions, or "
-        "download it again"
-    )
 
 
 def find_separator(lines: list[str]) -> str:
@@ -127,7 +125,7 @@ def _split(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def _first_lines(path: Path, most: int = 20) -> list[str]:
-    with _open(path) as file:
+    with open_unpacked(path) as file:
         head = file.read(_PEEK)
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: is a zip archive: unpack it and use a file in it")
@@ -174,14 +172,15 @@ def _read_lines(
     path: Path, separator: str, names: list[str], has_header: bool
 ) -> pl.DataFrame:
     """Reads rows with a separator of two characters; Polars supports only one."""
-    lines = pl.read_csv(
-        path,
-        separator="\x1f",
-        has_header=False,
-        skip_rows=int(has_header),
-        schema={"line": pl.String},
-        quote_char=None,
-    )["line"].str.strip_chars_end("\r")
+    with open_file(path) as file:
+        lines = pl.read_csv(
+            file,
+            separator="\x1f",
+            has_header=False,
+            skip_rows=int(has_header),
+            schema={"line": pl.String},
+            quote_char=None,
+        )["line"].str.strip_chars_end("\r")
     widths = lines.str.count_matches(separator, literal=True) + 1
     if (wrong := (widths != len(names)).fill_null(True)).any():
         row = wrong.arg_max() or 0
@@ -196,7 +195,10 @@ def _read_lines(
 
 def _check_widths(path: Path, separator: str, width: int, has_header: bool) -> None:
     """Raises InputError for a row with fewer values than the first line."""
-    with _open(path) as binary, io.TextIOWrapper(binary, "utf-8", newline="\n") as file:
+    with (
+        open_unpacked(path) as binary,
+        io.TextIOWrapper(binary, "utf-8", newline="\n") as file,
+    ):
         rows: Iterable[list[str]] = csv.reader(file, delimiter=separator)
         if separator not in _QUOTED:
             rows = (line.rstrip("\r\n").split(separator) for line in file)
@@ -206,13 +208,6 @@ def _check_widths(path: Path, separator: str, width: int, has_header: bool) -> N
                     f"{path}: row {number} has {len(row)} values, and the first line "
                     f"has {width}: repair the row"
                 )
-
-
-def _open(path: Path) -> BinaryIO:
-    """Opens a file, gzip-compressed or not."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast("BinaryIO", gzip.open(path)) if packed else path.open("rb")
 
 
 def _without_blank_end(path: Path, frame: pl.DataFrame) -> pl.DataFrame:

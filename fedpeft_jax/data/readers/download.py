@@ -5,20 +5,18 @@ A partial file is kept beside the target (`NAME.part`), and the next try complet
 """
 
 import contextlib
-import gzip
 import hashlib
 import http.client
 import os
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.data.readers.files import archive_problem, check_name
 
 _BLOCK = 1 << 18
 _TRIES = 4
@@ -65,7 +63,8 @@ def fetch(
 
     Raises:
       InputError: if no address gives the file, with the reason of each and the path to
-        put the file at by hand; or if the folder cannot be written.
+        put the file at by hand; if the folder cannot be written; or if the name is a
+        path.
 
     Example:
       >>> import tempfile
@@ -74,21 +73,28 @@ def fetch(
       >>> fetch(File("there.zip", ("http://nowhere.invalid/there.zip",)), folder).name
       'there.zip'
     """
+    check_name(file.name)
     target = Path(folder) / file.name
-    if target.exists():
+    if _is_there(target):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target.parent):
-            if not target.exists():  # another run may have been faster
+            if not _is_there(target):  # another run may have been faster
                 _fetch(file, target, progress, back_off_s)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"{target}: cannot be written ({reason}): free some space, or set "
             "`data_dir` to another folder"
         ) from error
     return target
+
+
+def _is_there(target: Path) -> bool:
+    return os.path.exists(target) and os.path.getsize(target) > 0
 
 
 def _fetch(
@@ -129,6 +135,10 @@ def _fetch_from(
             request.add_header("Range", f"bytes={held}-")
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+                if _is_other_range(answer, held):
+                    part.unlink()
+                    problem = "the server answered with another part of the file"
+                    continue
                 if _write(answer, part, held, progress):
                     return None
             problem = "the connection was cut"
@@ -142,7 +152,7 @@ def _fetch_from(
             problem = f"the server answered {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 429):
                 return problem  # another try would have the same answer
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename:
                 raise  # an error of the disk, not of the connection
             reason = getattr(error, "reason", None) or error
@@ -156,8 +166,9 @@ def _write(
     """Appends the answer to the partial file; returns whether it is complete."""
     resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
     done = held if resumed else 0
-    length = answer.headers.get("Content-Length")
-    total = done + int(length) if length else 0
+    length = answer.headers.get("Content-Length", "").strip()
+    # Without a usable length, the content is all that can be checked.
+    total = done + int(length) if length.isascii() and length.isdigit() else 0
     with part.open("ab" if resumed else "wb") as file:
         while True:
             try:
@@ -176,25 +187,23 @@ def _write(
     return not total or done >= total
 
 
+def _is_other_range(answer: http.client.HTTPResponse, held: int) -> bool:
+    """Returns whether a partial answer starts at another byte than was asked for."""
+    start = answer.headers.get("Content-Range", f"bytes {held}-")
+    partial = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+    return partial and not start.startswith(f"bytes {held}-")
+
+
 def _problem_of(file: File, path: Path) -> str | None:
     """Returns the problem of a downloaded file, None if there is none."""
+    if path.stat().st_size == 0:
+        return "the answer was empty"
     expected = file.md5 or _published_md5(file.urls[0])
     if expected is not None:
         with path.open("rb") as content:
             found = hashlib.file_digest(content, "md5").hexdigest()
         return None if found == expected else _MISMATCH
-    try:
-        if file.name.endswith(".zip"):
-            with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
-            return None if bad is None else f"its member {bad} is damaged"
-        if file.name.endswith(".gz"):
-            with gzip.open(path) as content:
-                while content.read(1 << 20):
-                    pass
-    except (zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        return f"it is damaged, or not such an archive ({error})"
-    return None
+    return archive_problem(file.name, path)
 
 
 def _published_md5(url: str) -> str | None:
@@ -204,7 +213,7 @@ def _published_md5(url: str) -> str | None:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             words = answer.read(4096).decode("latin-1").split()
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):
         return None
     digests = [w.lower() for w in words if len(w) == 32 and _is_hex(w)]
     return digests[0] if digests else None

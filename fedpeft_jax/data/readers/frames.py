@@ -86,10 +86,38 @@ def as_frame(name: str, table: Any) -> pl.DataFrame:
             }
         )
     try:
-        return pl.DataFrame(table)
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        try:
+            return pl.DataFrame(table)
+        except ImportError:  # pandas has the Arrow interface, but needs PyArrow for it
+            return _by_columns(table)
+    except (
+        TypeError, ValueError, AttributeError, KeyError, OverflowError,
+        pl.exceptions.PolarsError, pl.exceptions.PanicException,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{name}: {type(table).__name__} is not a table ({reason}): use a data "
             "frame"
         ) from error
+
+
+def _by_columns(table: Any) -> pl.DataFrame:
+    """Converts a table with `columns` and `table[name]`, such as that of pandas."""
+    names = [str(name) for name in table.columns]
+    values = (_as_series(table[name]) for name in table.columns)
+    return pl.DataFrame(dict(zip(names, values, strict=True)))
+
+
+def _as_series(column: Any) -> pl.Series:
+    array = np.asarray(column)
+    if array.dtype.kind in "iufbM":
+        return pl.Series(array, nan_to_null=True)
+    # Python objects: strings, lists, or values of a type with missing ones.
+    return pl.Series([None if _is_missing(value) else value for value in array])
+
+
+def _is_missing(value: Any) -> bool:
+    # None, NaN, and pandas' NA and NaT.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value

@@ -1,13 +1,13 @@
 """Finds the files of MovieLens, and reads their lines, all of them or none."""
 
+import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.delimited import unreadable
+from fedpeft_jax.data.readers.files import DAMAGE, check_member, is_file, unreadable
 
 
 def page(name: str) -> str:
@@ -37,18 +37,20 @@ def find_files(
     """
     for place in (path / folder, path):
         # The first folder with one of the files is used; both must be there.
-        if any((place / file).is_file() for file in files):
+        if any(is_file(place / file) for file in files):
             for file in files:
-                if not (place / file).is_file():
+                if not is_file(place / file):
                     raise InputError(
                         f"{place / file}: no such file: unpack all of {name}.zip "
                         f"({page(name)})"
                     )
             return [place / file for file in files]
-    archive = path if path.is_file() else path / f"{name}.zip"
-    if archive.is_file():
+    archive = path if is_file(path) else path / f"{name}.zip"
+    if is_file(archive):
         return [archive]
-    problem = "contains no" if path.is_dir() else "no such file or folder, expected"
+    problem = (
+        "contains no" if os.path.isdir(path) else "no such file or folder, expected"
+    )
     raise InputError(
         f"{path}: {problem} {name}.zip, {folder}/{files[0]} or {files[0]}: download "
         f"{name}.zip from {page(name)} and set `data_dir` to its folder, or set "
@@ -71,8 +73,8 @@ def read_files(
         contents = []
         for path in found:
             contents.append(path.read_bytes())
-    except OSError as error:
-        raise unreadable(error.filename or path, error) from error
+    except (OSError, MemoryError) as error:
+        raise unreadable(getattr(error, "filename", None) or path, error) from error
     return str(found[0]), contents[0], str(found[1]), contents[1]
 
 
@@ -91,14 +93,11 @@ def _read_archive(
                     raise InputError(
                         f"{archive}: has no member {folder}/{file}: {again(name)}"
                     )
+                check_member(archive, opened.getinfo(member))
                 found.append((f"{archive}:{member}", opened.read(member)))
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # a compression method that Python does not support
-        RuntimeError,  # an encrypted member
-    ) as error:
+    except InputError:
+        raise
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{archive}: truncated, damaged or not a zip file ({reason}): {again(name)}"

@@ -11,26 +11,20 @@ from typing import Any
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers.delimited import read_delimited, unreadable
+from fedpeft_jax.data.readers.columns import find_column, refuse_headers
+from fedpeft_jax.data.readers.delimited import read_delimited
+from fedpeft_jax.data.readers.files import open_file, reading
+from fedpeft_jax.data.readers.ids import as_ids, is_missing
 from fedpeft_jax.data.readers.raw import (
     TEST,
     TRAIN,
     VALID,
     Raw,
-    as_ids,
     as_ratings,
-    as_times,
     prompt,
 )
+from fedpeft_jax.data.readers.times import as_times
 from fedpeft_jax.data.settings import DataSettings
-
-KNOWN = {
-    "user": "user userid uid reviewerid customerid memberid",
-    "item": "item itemid iid movieid asin parentasin productid articleid isbn",
-    "time": "time timestamp unixreviewtime date datetime ts",
-    "rating": "rating overall score stars",
-}
-"""Common names of a column, in lower case and without spaces and punctuation."""
 
 
 def read_table(settings: DataSettings) -> Raw:
@@ -100,6 +94,7 @@ def rename_columns(
             f"{name}: user and item are both column {user!r}: set `user_column` and "
             "`item_column` to two columns"
         )
+    refuse_headers(name, frame[user], frame[item])
     found = {
         "user": as_ids(name, "user", frame[user]),
         "item": as_ids(name, "item", frame[item]),
@@ -111,57 +106,10 @@ def rename_columns(
     return pl.DataFrame(found)
 
 
-def find_column(
-    name: str,
-    columns: Sequence[str],
-    role: str,
-    given: str | None,
-    *,
-    needed: bool = True,
-) -> str | None:
-    """Returns the name of the column with a role, None if there is none.
-
-    Args:
-      name: the name of the file, for errors.
-      columns: the columns of the file.
-      role: ``'user'``, ``'item'``, ``'time'`` or ``'rating'``.
-      given: the name of the column; None to search it, ``'none'`` for no column.
-      needed: whether a missing column is an error.
-
-    Raises:
-      InputError: if the column is missing, or several columns match.
-
-    Example:
-      >>> find_column("f", ["userId", "movieId", "n"], "item", None)
-      'movieId'
-    """
-    listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
-    if given is not None:
-        if given == "none" and not needed:
-            return None
-        if given not in columns:
-            raise InputError(
-                f"{name}: has no column {given!r} (found: {listed}): set "
-                f"`{role}_column` to one of them"
-            )
-        return given
-    known = KNOWN[role].split()
-    matches = [column for column in columns if _plain(column) in known]
-    if len(matches) > 1:
-        raise InputError(
-            f"{name}: the {role} could be column {' or '.join(map(repr, matches))} "
-            f"(found: {listed}): set `{role}_column` to one of them"
-        )
-    if not matches and needed:
-        raise InputError(
-            f"{name}: no column has a common name of the {role} (found: {listed}): "
-            f"set `{role}_column`"
-        )
-    return matches[0] if matches else None
-
-
 def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.DataFrame:
     """Returns columns `item` and `text`, a prompt made of the text columns.
+
+    A table of ids alone has empty texts.
 
     Args:
       name: the name of the file, for errors.
@@ -169,10 +117,13 @@ def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.Dat
       settings: the names of the columns.
 
     Raises:
-      InputError: for a column that is missing or ambiguous.
+      InputError: for a column that is missing or ambiguous, or an id that cannot be
+        used. Rows without an id have the item null.
     """
-    columns = frame.columns
-    item = find_column(name, columns, "item", settings.item_column)
+    columns, given = frame.columns, settings.items_id_column
+    if given is None and settings.item_column in columns:
+        given = settings.item_column
+    item = find_column(name, columns, "item", given, setting="items_id_column")
     assert item is not None
     wanted = [column for column in columns if column != item]
     if settings.text_columns is not None:
@@ -183,11 +134,16 @@ def item_texts(name: str, frame: pl.DataFrame, settings: DataSettings) -> pl.Dat
                     f"{name}: has no column {column!r} (found: {', '.join(columns)}): "
                     "set `text_columns` to some of them"
                 )
-    texts = [
-        prompt((label, _listed(value)) for label, value in row.items())
-        for row in frame.select(wanted).iter_rows(named=True)
-    ]
-    return pl.DataFrame({"item": frame[item], "text": texts})
+    missing = is_missing(frame[item])
+    ids = as_ids(name, "item", frame[item].filter(~missing), "items")
+    texts = [""] * len(ids)
+    if wanted:
+        texts = [
+            prompt((label, _listed(value)) for label, value in row.items())
+            for row in frame.filter(~missing).select(wanted).iter_rows(named=True)
+        ]
+    listed = pl.DataFrame({"item": ids, "text": pl.Series(texts, dtype=pl.String)})
+    return pl.concat([listed, listed.clear(int(missing.sum()))])
 
 
 def _listed(value: Any) -> Any:
@@ -200,9 +156,8 @@ def _read(file: str) -> pl.DataFrame:
     if path.suffix not in (".parquet", ".pq"):
         return read_delimited(path)
     try:
-        return pl.read_parquet(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
+        with reading(path), open_file(path) as opened:
+            return pl.read_parquet(opened)
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -231,10 +186,6 @@ def stack(names: Sequence[str], frames: list[pl.DataFrame]) -> pl.DataFrame:
                 "columns in all of them"
             )
     return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
-
-
-def _plain(column: str) -> str:
-    return "".join(letter for letter in column.lower() if letter.isalnum())
 
 
 def _name(file: str) -> str:

@@ -1,6 +1,7 @@
 """Tests of readers/delimited.py: a file is read completely, or not at all."""
 
 import gzip
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -98,8 +99,18 @@ def test_damage_is_one_clear_error(tmp_path, content, message):
 def test_a_path_that_is_no_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_delimited(tmp_path / "nowhere.csv")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder"):
         read_delimited(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_delimited(tmp_path / ("a" * 300))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_delimited(f"{tmp_path}/a\0b")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        read_delimited(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match="no such file"):
+        read_delimited(tmp_path / "link")
 
 
 @settings(deadline=None, max_examples=150)

@@ -1,125 +1,15 @@
 """Tests of readers/download.py against a server on loopback that fails."""
 
-import contextlib
-import functools
 import gzip
-import hashlib
-import http.server
 import io
 import threading
-import time
 import zipfile
 
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data.readers import download
 from fedpeft_jax.data.readers.download import File
-
-CONTENT = bytes(range(256)) * 4096
-MD5 = hashlib.md5(CONTENT).hexdigest()
-
-# It waits a short time between tries.
-fetch = functools.partial(download.fetch, back_off_s=0.01)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Does what the server's script says for the first part of the path."""
-
-    protocol_version = "HTTP/1.0"
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        start = 0
-        if given := self.headers.get("Range"):
-            start = int(given.removeprefix("bytes=").removesuffix("-"))
-        self.server.asked.append((self.path, start))
-        kind = self.path.split("/")[1]
-        if self.path.endswith(".md5"):
-            digest = self.server.digests.get(kind)
-            return (
-                self.answer(200, f"MD5 (x) = {digest}".encode())
-                if digest
-                else (self.send_error(404))
-            )
-        getattr(self, kind.replace("-", "_"))(start)
-
-    def answer(self, code, body, **headers):
-        self.send_response(code)
-        for name, value in {"Content-Length": len(body), **headers}.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(body)
-
-    def whole(self, start):
-        self.answer(200, self.server.content)
-
-    def resumable(self, start):
-        self.answer(206 if start else 200, self.server.content[start:])
-
-    def cut(self, start):
-        """Sends a third of what is left, then nothing."""
-        rest = self.server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest if len(rest) < 400_000 else rest[: len(rest) // 3])
-        self.close_connection = True
-
-    def cut_and_forget(self, start):
-        """Cuts the first answer, and knows no ranges."""
-        body = self.server.content
-        first = len(self.server.asked) == 1
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:1000] if first else body)
-        self.close_connection = True
-
-    def redirect(self, start):
-        self.send_response(302)
-        self.send_header("Location", "/whole/x.zip")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def slow(self, start):
-        time.sleep(1.0)
-        self.whole(start)
-
-    def missing(self, start):
-        self.send_error(404)
-
-    def broken(self, start):
-        self.send_error(500)
-
-    def wrong(self, start):
-        self.answer(206 if start else 200, b"another file"[start:])
-
-    def full_range(self, start):
-        if start >= len(self.server.content):
-            size = len(self.server.content)
-            return self.answer(416, b"", Content_Range=f"bytes */{size}")
-        return self.resumable(start)
-
-
-@pytest.fixture
-def server():
-    """A server on loopback."""
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.asked, made.digests, made.content = [], {}, CONTENT
-    made.url = f"http://127.0.0.1:{made.server_address[1]}"
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-
-
-def file_of(server, *kinds, md5=MD5, name="x.zip"):
-    return File(name, tuple(f"{server.url}/{kind}/{name}" for kind in kinds), md5)
+from tests.data.readers.failing_server import CONTENT, MD5, fetch, file_of
 
 
 @pytest.mark.parametrize(
@@ -134,6 +24,12 @@ def file_of(server, *kinds, md5=MD5, name="x.zip"):
         ("broken", "whole"),
         ("wrong", "whole"),
         ("wrong", "missing", "broken", "cut"),
+        ("empty", "whole"),
+        ("no-length",),
+        ("half-without-length", "whole"),
+        ("bad-chunks", "whole"),
+        ("garbage", "whole"),
+        ("redirect-away", "whole"),
     ],
 )
 def test_the_file_arrives_whole(server, tmp_path, kinds):
@@ -142,7 +38,8 @@ def test_the_file_arrives_whole(server, tmp_path, kinds):
     path = fetch(file_of(server, *kinds), tmp_path / "new" / "folder", report)
     assert path.read_bytes() == CONTENT
     assert [entry.name for entry in path.parent.iterdir()] == ["x.zip"]
-    assert reports[-1] == (len(CONTENT), len(CONTENT))
+    assert reports[-1][0] == len(CONTENT)
+    assert reports[-1][1] == (0 if kinds == ("no-length",) else len(CONTENT))
 
 
 def test_a_cut_transfer_goes_on_where_it_ended(server, tmp_path):
@@ -179,6 +76,11 @@ def test_what_is_there_is_not_fetched(server, tmp_path):
         (("missing",), "404"),
         (("broken",), "500"),
         (("wrong",), "its checksum does not match"),
+        (("empty",), "the answer was empty"),
+        (("half-without-length",), "its checksum does not match"),
+        (("bad-chunks",), "(cut|chunk|invalid|checksum)"),
+        (("garbage",), "no HTTP at all"),
+        (("redirect-away",), "file"),
         (("missing", "wrong"), "404.*its checksum does not match"),
     ],
 )

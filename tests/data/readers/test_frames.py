@@ -52,6 +52,74 @@ def test_every_kind_of_table(table):
     assert raw.interactions.equals(FRAME)
 
 
+class Pandas:
+    """A data frame of pandas, whose Arrow interface needs a package that is absent."""
+
+    def __init__(self, **columns):
+        self._columns = {name: np.asarray(column) for name, column in columns.items()}
+        self.columns = list(columns)
+
+    def __getitem__(self, name):
+        return self._columns[name]
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        raise ModuleNotFoundError("Missing optional dependency 'pyarrow'")
+
+
+class NAType:
+    """What pandas writes for a missing value, by the name of its type."""
+
+
+def strings(*values):
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def test_a_table_of_pandas_without_pyarrow():
+    log = Pandas(
+        user=strings("é", "b", "b"),
+        item=np.array([3, 4, 5], np.int32),
+        time=np.array(["2020-01-02", "1970-01-02", "2020-01-03"], "datetime64[ns]"),
+        rating=np.array([1.5, np.nan, 2]),
+    )
+    items = Pandas(
+        item=[3, 4, 5],
+        title=strings("Up", None, NAType()),
+        genres=strings(["War", "Drama"], float("nan"), []),
+    )
+    raw = read_frame(log, items, name="mine", settings=SETTINGS)
+    assert raw.interactions["rating"].to_list() == [1.5, None, 2.0]
+    assert raw.interactions.drop("rating").rows() == [
+        ("é", 3, 1_577_923_200_000_000),
+        ("b", 4, 86_400_000_000),
+        ("b", 5, 1_578_009_600_000_000),
+    ]
+    assert raw.item_text.rows() == [
+        (3, "Title: Up. Genres: War, Drama."), (4, ""), (5, ""),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="mine: 1 interactions have no user id"):
+        read_frame(
+            Pandas(user=strings("a", NAType()), item=[1, 2]),
+            name="mine",
+            settings=SETTINGS,
+        )
+    with pytest.raises(InputError, match="mine: Pandas is not a table"):
+        read_frame(
+            Pandas(user=strings("a", 3), item=[1, 2]), name="mine", settings=SETTINGS
+        )
+
+
+def test_pandas_itself():
+    pandas = pytest.importorskip("pandas")
+    log = pandas.DataFrame({"user": ["é", "b"], "item": [3, 4]})
+    log["time"] = pandas.to_datetime(["2020-01-02", "1970-01-02"])
+    items = pandas.DataFrame({"item": [3, 4], "title": ["Up", None]})
+    raw = read_frame(log, items, name="mine", settings=SETTINGS)
+    assert raw.interactions["user"].to_list() == ["é", "b"]
+    assert raw.item_text.rows() == [(3, "Title: Up."), (4, "")]
+
+
 def test_an_array_of_pairs_has_no_times():
     raw = read_frame(np.array([[3, 7], [3, 9]]), name="mine", settings=SETTINGS)
     assert raw.interactions.to_dict(as_series=False) == {"user": [3, 3], "item": [7, 9]}

@@ -10,7 +10,7 @@ import pytest
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import DataSettings, load, load_dataset, make_split
-from fedpeft_jax.data.readers.tables import find_column
+from fedpeft_jax.data.readers.columns import find_column
 from tests.data.helpers import assert_same
 
 RNG = np.random.default_rng(0)
