@@ -84,6 +84,10 @@ class RQ(CompressedEmbedding):
         for name, bound in most.items():
             bounds = Bounds(least=1, most=bound)
             check_number(name, getattr(self, name), bounds, whole=True, remedy=hint)
+        # All codebooks are one table, whose rows are found by an int32.
+        total = self.num_codebooks * self.codebook_size
+        vectors = Bounds(most=2**24)
+        check_number("num_codebooks times codebook_size", total, vectors, remedy=hint)
         words = {
             "quantizer": (self.quantizer, get_args(Quantizer)),
             "init": (self.init_, (None, "zeros", "pretrained")),
