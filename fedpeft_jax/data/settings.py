@@ -61,7 +61,7 @@ class DataSettings:
     )
 
     min_rating: float | None = setting(
-        None, "leave out interactions with a lower rating", least=-1e30, most=1e30
+        None, "leave out interactions with a lower rating", least=-1e12, most=1e12
     )
     min_interactions: int = setting(
         0, "leave out users with fewer distinct items", least=0, most=MOST_INT

@@ -120,7 +120,9 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _one_line(message: str) -> str:
     """Returns a message in one line, with its middle left out if it is very long."""
-    line = " ".join(message.split())
+    # A byte of the command line that is no text has a character that cannot be printed.
+    text = message.encode("utf-8", "backslashreplace").decode()
+    line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[:1000]} ... {line[-500:]}"
 
 
