@@ -34,12 +34,14 @@ class Part(NamedTuple):
       size: their bytes.
       remedy: the settings that make them smaller.
       device: whether they are on the device that trains.
+      fused: whether the compiler of an accelerator may never build them.
     """
 
     name: str
     size: int
     remedy: str
     device: bool = True
+    fused: bool = False
 
 
 def predict(config: RunConfig, split: Split) -> list[Part]:
@@ -76,7 +78,11 @@ def check_memory(
         places = [("the machine", host, parts)]
     else:
         places = [
-            ("the device", device, [part for part in parts if part.device]),
+            (
+                "the device",
+                device,
+                [part for part in parts if part.device and not part.fused],
+            ),
             ("the machine", host, [part for part in parts if not part.device]),
         ]
     for place, limit, held in places:
@@ -136,7 +142,8 @@ def _common(config: RunConfig, split: Split) -> list[Part]:
         longest = int(np.max(split.counts, initial=1))
         ranked = min(evaluated, max(_EVALUATED // (width + longest), 1)) * width
         block = 4 * ranked * model.features
-        parts.append(Part("the items of a block in evaluation", block, "`features`"))
+        name = "the items of a block in evaluation"
+        parts.append(Part(name, block, "`features`", fused=True))
     return parts
 
 
@@ -194,12 +201,20 @@ def _tile(
     pairs = max(n * capacity for n, capacity in sizes)
     clients = max(tiles.sizes)
     fewer = "`client_chunk` or `tile_rows`"
-    row = _bytes(select(server, (ROWS, FROZEN))) // split.num_items
-    gathered = pairs * ((1 + negatives) * (4 + row))
+    gathered = pairs * (1 + negatives)
+    rows, frozen = (
+        gathered * (_bytes(server[role]) // split.num_items) for role in (ROWS, FROZEN)
+    )
     parts = [
         Part("the clients' copies of shared parameters", clients * shared, fewer),
         Part("the cohort's private parameters", size * _bytes(own), "`cohort_size`"),
-        Part("the clients' rows", gathered, f"`num_negatives`, {fewer}"),
+        Part("the clients' rows", 4 * gathered + rows, f"`num_negatives`, {fewer}"),
+        Part(
+            "the clients' rows of frozen tables",
+            frozen,
+            f"`num_negatives`, {fewer}",
+            fused=True,
+        ),
     ]
     if batch:
         padded = max(n * -(-capacity // batch) * batch for n, capacity in sizes)
