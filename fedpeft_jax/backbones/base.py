@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import flax.linen as nn
 import jax
 
+from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.roles import PRIVATE, TRAINED
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, History, Key
@@ -38,6 +39,17 @@ def user_vector(module: nn.Module, features: int, mean: float, scale: float) -> 
         return mean + scale * random
 
     return module.variable(PRIVATE, "user", init)
+
+
+def check_user_vector(mean: float, scale: float) -> None:
+    """Raises InputError if user vectors cannot be drawn with this mean and scale.
+
+    Args:
+      mean: mean of every entry.
+      scale: standard deviation of every entry.
+    """
+    check_number("init_mean", mean, Bounds(least=-1000, most=1000))
+    check_number("init_scale", scale, Bounds(least=0, most=1000))
 
 
 class Backbone(nn.Module):

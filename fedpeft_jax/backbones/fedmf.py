@@ -3,7 +3,7 @@
 Chai et al., Secure federated matrix factorization, IEEE Intelligent Systems 2021.
 """
 
-from fedpeft_jax.backbones.base import Backbone, user_vector
+from fedpeft_jax.backbones.base import Backbone, check_user_vector, user_vector
 from fedpeft_jax.core.typing import Array, History
 
 
@@ -14,6 +14,9 @@ class FedMF(Backbone):
       item_embedding: the item embedding.
       init_mean: mean of the entries of the user vectors.
       init_scale: standard deviation of these entries.
+
+    Raises:
+      InputError: for a mean or a standard deviation out of its bounds.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -30,6 +33,10 @@ class FedMF(Backbone):
 
     init_mean: float = 0.1
     init_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_user_vector(self.init_mean, self.init_scale)
+        super().__post_init__()
 
     def setup(self) -> None:
         features = self.item_embedding.features

@@ -10,7 +10,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fedpeft_jax.backbones.base import Backbone, user_vector
+from fedpeft_jax.backbones.base import Backbone, check_user_vector, user_vector
 from fedpeft_jax.backbones.layers import Dropout, check_hidden
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, History
@@ -62,6 +62,7 @@ class FedNCF(Backbone):
 
     def __post_init__(self) -> None:
         check_hidden(self.hidden, self.dropout)
+        check_user_vector(self.init_mean, self.init_scale)
         super().__post_init__()
 
     def setup(self) -> None:

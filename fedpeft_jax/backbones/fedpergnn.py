@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import jax.numpy as jnp
 
-from fedpeft_jax.backbones.base import Backbone, user_vector
+from fedpeft_jax.backbones.base import Backbone, check_user_vector, user_vector
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.core.typing import Array, History, PyTree
@@ -75,6 +75,7 @@ class FedPerGNN(Backbone):
                 f"normalization={self.normalization!r} is not known: "
                 "use 'symmetric' or 'user'"
             )
+        check_user_vector(self.init_mean, self.init_scale)
         super().__post_init__()
 
     def setup(self) -> None:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.bounds import Bounds, check_number, check_sizes
 from fedpeft_jax.core.typing import Array, Key
 
 
@@ -57,10 +57,5 @@ def _bernoulli(key: Key, parts: int, shape: tuple[int, ...]) -> Array:
 
 def check_hidden(hidden: Sequence[int], dropout: float) -> None:
     """Raises InputError without hidden layers, or for a dropout not in [0, 1)."""
-    sizes = hidden if isinstance(hidden, Sequence) else ()
-    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise InputError(
-            f"hidden={hidden!r} must be a tuple of layer sizes, such as (64, 32)"
-        )
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout={dropout!r} must be at least 0 and below 1")
+    check_sizes("hidden", hidden, 65536, "write sizes such as (64, 32)")
+    check_number("dropout", dropout, Bounds(least=0, below=1))

@@ -64,7 +64,11 @@ def read_row(text: str, settings: dict[str, Any]) -> dict[str, Any]:
       InputError: for a word that is not a setting with its value.
     """
     changes: dict[str, Any] = {}
-    for word in shlex.split(text):
+    try:
+        words = shlex.split(text)
+    except ValueError as error:  # a quotation that does not end
+        raise InputError(f"--vary={text!r}: {str(error).lower()}") from None
+    for word in words:
         name, separator, value = word.partition("=")
         if not separator or name not in settings:
             raise InputError(f"--vary={text!r}: {word!r} is not setting=value")
@@ -173,13 +177,16 @@ def main(argv: list[str]) -> int:
         out = pathlib.Path(settings.pop("out") or "runs/grid")
         texts = flags.FLAGS.vary or list(REFERENCES)
         given = {text: read_row(text, settings) for text in texts}
-        for row in given.values():
-            cli.configure_row({**row, "seed": 0})  # a bad row raises here
         words = flags.FLAGS.seeds
         try:
             seeds = [int(seed) for seed in words]
         except ValueError:
-            raise InputError(f"--seeds={','.join(words)}: write 0,1,2") from None
+            seeds = []
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise InputError(f"--seeds={','.join(words)}: write 0,1,2")
+        for row in given.values():
+            for seed in seeds:  # a bad row or a bad seed raises here
+                cli.configure_row({**row, "seed": seed})
         rows: dict[str, list[dict[str, Any]]] = {text: [] for text in given}
         held = lock(out)
         with stop_on_signals(kill=True) as stop, cli.continued_by(out):

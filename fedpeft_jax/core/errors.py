@@ -1,5 +1,9 @@
 """The exceptions whose messages are written for the user."""
 
+from typing import Any
+
+_SHOWN = 120  # characters of a value in a message
+
 
 class InputError(ValueError):
     """Bad input from outside: a file, a setting, or a combination of settings.
@@ -23,9 +27,9 @@ class InputError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """Training produced a non-finite update.
+    """Training produced a non-finite update, or a loss that no healthy run has.
 
-    If the run has a folder, it holds all results up to the round before.
+    If the run has a folder, it holds what was written before.
     """
 
     __module__ = "fedpeft_jax"
@@ -46,3 +50,22 @@ class StoppedError(Exception):
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
         self.signal = signal
+
+
+def brief(value: Any) -> str:
+    """Returns a value as Python writes it, in one line and cut if it is long.
+
+    Args:
+      value: anything that a user gave.
+
+    Example:
+      >>> brief("a b"), brief(10**5000), len(brief("x" * 10**6))
+      ("'a b'", 'an integer of more than 4000 digits', 123)
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not write integers of so many digits
+        return "an integer of more than 4000 digits"
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

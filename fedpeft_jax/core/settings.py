@@ -10,7 +10,13 @@ import types
 import typing
 from typing import Any, NamedTuple
 
-from fedpeft_jax.core.errors import InputError
+import numpy as np
+
+from fedpeft_jax.core.bounds import Bounds, check_float32
+from fedpeft_jax.core.errors import InputError, brief
+
+MOST_CHARACTERS = 4096
+"""The longest text that a setting may be; the longest path on most systems."""
 
 _WORDS: dict[type, str] = {
     str: "a string",
@@ -70,16 +76,7 @@ def setting(
       most: the largest number that it may be.
       below: a number that it must be below.
     """
-    bounds = [
-        (words, bound, holds)
-        for words, bound, holds in (
-            ("at least", least, lambda x, b: x >= b),
-            ("above", above, lambda x, b: x > b),
-            ("at most", most, lambda x, b: x <= b),
-            ("below", below, lambda x, b: x < b),
-        )
-        if bound is not None
-    ]
+    bounds = Bounds(least, above, most, below)
     metadata = {"help": help_, "choices": choices, "bounds": bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -87,7 +84,8 @@ def setting(
 def check_fields(settings: Any) -> None:
     """Checks every field of a settings dataclass: type, choices and bounds.
 
-    A whole number is a valid value of a setting of type float. None is not checked.
+    A whole number is a valid value of a setting of type float, and a boolean is none
+    of type int. A text has no NUL character and a bounded length. None is not checked.
 
     Raises:
       InputError: for a value of another type than the field's, a word that is not
@@ -106,20 +104,43 @@ def check_fields(settings: Any) -> None:
         value = getattr(settings, field.name)
         if value is None:
             continue
-        kind = kind_of(field)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise InputError(f"`{field.name}={value!r}` must be {_WORDS[kind]}")
-        choices, bounds = field.metadata["choices"], field.metadata["bounds"]
-        if choices and value not in choices:
+        _check_field(field, value)
+
+
+def _check_field(field: dataclasses.Field[Any], value: Any) -> None:
+    kind, given = kind_of(field), f"`{field.name}={brief(value)}`"
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise InputError(f"{given} must be {_WORDS[kind]}")
+    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    if choices and value not in choices:
+        raise InputError(f"{given} is not known: use one of {', '.join(choices)}")
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InputError(f"{given} has a NUL character: leave it out")
+        if len(value) > MOST_CHARACTERS:
             raise InputError(
-                f"`{field.name}={value!r}` is not known: use one of "
-                f"{', '.join(choices)}"
+                f"{given} has {len(value)} characters: use at most {MOST_CHARACTERS}"
             )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"`{field.name}={value}` must be a finite number")
-        if not all(holds(value, bound) for _, bound, holds in bounds):
-            needs = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
-            raise InputError(f"`{field.name}={value}` must be {needs}")
+        if not value.strip() and field.default is None:
+            raise InputError(f"{given} is empty: leave it out")
+        return
+    assert isinstance(value, int | float)
+    if kind is float and not abs(value) < math.inf:
+        raise InputError(f"{given} must be a finite number")
+    if not bounds.hold(value):
+        raise InputError(f"{given} must be {bounds.words()}")
+    check_float32(given, value)
+
+
+def plain(value: Any) -> Any:
+    """Returns a NumPy scalar as the Python value, and anything else as it is.
+
+    Example:
+      >>> import numpy as np
+      >>> plain(np.int64(3)), plain(np.float64(0.5)), plain("word")
+      (3, 0.5, 'word')
+    """
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def kind_of(field: dataclasses.Field[Any]) -> type:

@@ -8,17 +8,27 @@ its end, `init_`, and the spec leaves the underscore out: `'rq(init="zeros")'`.
 import ast
 import functools
 import inspect
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.errors import InputError, brief
 
 # A spec cannot set these: the library passes them, or every Flax module has them.
 _RESERVED = frozenset(
     {"num_items", "features", "alone", "item_embedding", "parent", "name"}
 )
+
+MOST_CHARACTERS = 1000
+"""The longest text of one or more specs."""
+
+_MOST_STAGES = 16  # specs in one setting
+_MOST_NESTED = 4  # containers in one another in an argument
+_LITERALS = (int, float, str, tuple, list, dict, types.NoneType)
+_MOST_NUMBER = 2**63  # beyond it, an integer fits no type of a compiled program
 
 
 def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -53,7 +63,8 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     """Splits a spec into its name and its keyword arguments (Python literals).
 
     Raises:
-      InputError: if the spec has another form than `name` or `name(key=literal, ...)`.
+      InputError: if the spec has another form than `name` or `name(key=literal, ...)`,
+        is too long or nested too deeply, or has a number that is not finite.
 
     Example:
       >>> parse("fedncf(hidden=(64, 32), dropout=0.5)")
@@ -61,9 +72,9 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
       >>> parse("mean")
       ('mean', {})
     """
-    form = f"cannot read {text!r}: write name or name(argument=value, ...)"
+    form = f"cannot read {brief(text)}: write name or name(argument=value, ...)"
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        node = _parsed(text)
         call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError
@@ -72,9 +83,44 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
         if len(kwargs) < len(call.keywords):  # an argument twice
             raise ValueError
-    except (SyntaxError, ValueError, TypeError):
+        # Python reads some other characters as the letters that they resemble.
+        if call.func.id != name_of(text):
+            raise ValueError
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise InputError(form) from None
+    for argument, value in kwargs.items():
+        problem = _problem(value)
+        if problem:
+            raise InputError(f"{call.func.id}: {argument} {problem}")
     return call.func.id, kwargs
+
+
+def _parsed(text: str) -> ast.expr:
+    """Returns the syntax tree of an expression; every failure is a plain exception."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of what looks like a mistake
+        return ast.parse(text.strip(), mode="eval").body
+
+
+def _problem(value: Any, depth: int = 0) -> str:
+    """Returns why no plugin can use a literal, and '' if one may."""
+    inner: Sequence[Any] = ()
+    if isinstance(value, Mapping):
+        inner = [*value.keys(), *value.values()]
+    elif isinstance(value, tuple | list):
+        inner = value
+    if inner and depth >= _MOST_NESTED:
+        return "is nested too deeply: write it flat"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be finite, got {value}"
+    if isinstance(value, int) and abs(value) >= _MOST_NUMBER:
+        return f"is too large: lower {brief(value)}"
+    if not isinstance(value, _LITERALS):
+        return f"must be a number, a text or a tuple, got {brief(value)}"
+    problems = (_problem(element, depth + 1) for element in inner)
+    return next((problem for problem in problems if problem), "")
 
 
 def name_of(text: str) -> str:
@@ -92,13 +138,18 @@ def name_of(text: str) -> str:
 
 def _is_a(value: Any, annotation: Any) -> bool:
     """Returns whether a literal has the annotated type; checks plain types only."""
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    options = typing.get_args(annotation) if union else (annotation,)
-    if not all(option in (bool, int, float, str, types.NoneType) for option in options):
-        return True
-    if float in options:
-        options = (*options, int)
-    return type(value) in options
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_a(value, option) for option in inside)
+    if origin is typing.Literal:
+        return type(value) in {type(word) for word in inside}  # it lists its words
+    if origin is Sequence:
+        return isinstance(value, tuple) and all(_is_a(x, inside[0]) for x in value)
+    if annotation is float:
+        return type(value) in (float, int)
+    if annotation in (bool, int, str, types.NoneType):
+        return type(value) is annotation
+    return True
 
 
 def resolve(
@@ -127,16 +178,20 @@ def resolve(
     name, kwargs = parse(text)
     if name not in registry:
         known = ", ".join(sorted(registry))
-        raise InputError(f"unknown {kind} {name!r}: use one of {known}")
+        raise InputError(f"unknown {kind} {brief(name)}: use one of {known}")
     factory = registry[name]
     allowed = arguments(factory)
     usage = f"use {signature(name, factory)}"
     for argument, value in kwargs.items():
         if argument not in allowed:
-            raise InputError(f"{kind} {name!r} has no argument {argument!r}: {usage}")
+            raise InputError(
+                f"{kind} {name!r} has no argument {brief(argument)}: {usage}"
+            )
+        if isinstance(value, list):  # a list does not hash, as a module must
+            kwargs[argument] = value = tuple(value)
         if not _is_a(value, allowed[argument].annotation):
             raise InputError(
-                f"{kind} {name!r} cannot take {argument}={value!r}: {usage}"
+                f"{kind} {name!r} cannot take {argument}={brief(value)}: {usage}"
             )
     for argument, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and argument not in kwargs:
@@ -164,9 +219,11 @@ def resolve_chain(
       [2, 8]
     """
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        node = None
-    parts = node.elts if isinstance(node, ast.Tuple) else [node]
-    texts = [ast.unparse(part) for part in parts if part is not None] or [text]
+        node = _parsed(text)
+        parts = node.elts if isinstance(node, ast.Tuple) else []
+        texts = [ast.unparse(part) for part in parts] or [text]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        texts = [text]
+    if len(texts) > _MOST_STAGES:
+        raise InputError(f"{kind} has {len(texts)} specs: use at most {_MOST_STAGES}")
     return [resolve(part, registry, kind) for part in texts]

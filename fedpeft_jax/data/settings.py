@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fedpeft_jax.core.bounds import MOST_INT
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.settings import check_fields, setting
 
@@ -64,13 +65,16 @@ class DataSettings:
     )
 
     min_rating: float | None = setting(
-        None, "leave out interactions with a lower rating"
+        None, "leave out interactions with a lower rating", least=-1e12, most=1e12
     )
     min_interactions: int = setting(
-        0, "leave out users with fewer distinct items", least=0
+        0, "leave out users with fewer distinct items", least=0, most=MOST_INT
     )
     k_core: int = setting(
-        0, "repeatedly leave out users and items with fewer partners", least=0
+        0,
+        "repeatedly leave out users and items with fewer partners",
+        least=0,
+        most=MOST_INT,
     )
     repeated_pairs: str = setting(
         "earliest",
@@ -94,7 +98,7 @@ class DataSettings:
         below=1,
     )
     data_seed: int = setting(
-        0, "seed of candidates, random splits and generated data", least=0
+        0, "seed of candidates, random splits and generated data", least=0, below=2**32
     )
 
     def __post_init__(self) -> None:

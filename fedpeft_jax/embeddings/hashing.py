@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN
 from fedpeft_jax.core.settings import Suggestions
@@ -47,7 +48,7 @@ class Hash(CompressedEmbedding):
         full table it starts at zero.
 
     Raises:
-      InputError: for a size below 1 or another pooling.
+      InputError: for an argument that is out of its bounds, or another pooling.
 
     Example:
       >>> embedding = Hash(num_items=10, features=3, num_buckets=4)
@@ -71,13 +72,13 @@ class Hash(CompressedEmbedding):
     )
 
     def __post_init__(self) -> None:
-        for name in ("num_buckets", "num_hashes", "reduction"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(
-                    f"{name} must be an integer of at least 1, got {value!r}: "
-                    "try 'hash(num_buckets=512, num_hashes=2)'"
-                )
+        hint = "try 'hash(num_buckets=512, num_hashes=2)'"
+        most = {"num_buckets": 2**24, "num_hashes": 1024, "reduction": 1024}
+        for name, bound in most.items():
+            bounds = Bounds(least=1, most=bound)
+            check_number(name, getattr(self, name), bounds, whole=True, remedy=hint)
+        scale = Bounds(above=0, most=1000)
+        check_number("hash: init_scale", self.init_scale, scale)
         if self.pooling not in get_args(Pooling):
             raise InputError(
                 f"pooling={self.pooling!r} is not known: use 'mean' or 'senet'"

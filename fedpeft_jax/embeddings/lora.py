@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.roles import ROWS
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array
@@ -31,7 +31,7 @@ class LoRA(CompressedEmbedding):
       init_scale: standard deviation of `A`.
 
     Raises:
-      InputError: if `rank` is not an integer of at least 1.
+      InputError: for an argument that is out of its bounds.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -52,11 +52,13 @@ class LoRA(CompressedEmbedding):
     )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise InputError(
-                f"rank must be an integer of at least 1, got {self.rank!r}: "
-                "try 'lora(rank=4)'"
-            )
+        scale, hint = Bounds(above=0, most=1000), "try 'lora(rank=4)'"
+        check_number(
+            "rank", self.rank, Bounds(least=1, most=65536), whole=True, remedy=hint
+        )
+        if self.alpha is not None:
+            check_number("lora: alpha", self.alpha, Bounds(above=0, most=1e6))
+        check_number("lora: init_scale", self.init_scale, scale)
         super().__post_init__()
 
     def setup(self) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN, SHARED
 from fedpeft_jax.core.settings import Suggestions
@@ -52,8 +53,8 @@ class RQ(CompressedEmbedding):
         MovieLens-1M the first explained more of the encodings (0.41 against 0.35).
 
     Raises:
-      InputError: for a size below 1, an unknown word, and pretrained codebooks beside a
-        full table, which is pretrained already.
+      InputError: for a size out of bounds, an unknown word, and pretrained codebooks
+        beside a full table, which is pretrained already.
 
     Example:
       >>> embedding = RQ(num_items=10, features=3, num_codebooks=2, codebook_size=4)
@@ -78,13 +79,15 @@ class RQ(CompressedEmbedding):
     )
 
     def __post_init__(self) -> None:
-        for name in ("num_codebooks", "codebook_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(
-                    f"{name} must be an integer of at least 1, got {value!r}: "
-                    "try 'rq(num_codebooks=4, codebook_size=256)'"
-                )
+        hint = "try 'rq(num_codebooks=4, codebook_size=256)'"
+        most = {"num_codebooks": 1024, "codebook_size": 2**24}
+        for name, bound in most.items():
+            bounds = Bounds(least=1, most=bound)
+            check_number(name, getattr(self, name), bounds, whole=True, remedy=hint)
+        # All codebooks are one table, whose rows are found by an int32.
+        total = self.num_codebooks * self.codebook_size
+        vectors = Bounds(most=2**24)
+        check_number("num_codebooks times codebook_size", total, vectors, remedy=hint)
         words = {
             "quantizer": (self.quantizer, get_args(Quantizer)),
             "init": (self.init_, (None, "zeros", "pretrained")),

@@ -1,6 +1,7 @@
 """Shared parts of the command-line tools: flags for settings, and one-line errors."""
 
 import contextlib
+import io
 import pathlib
 import re
 import sys
@@ -18,6 +19,8 @@ from fedpeft_jax.data import DATASETS
 from fedpeft_jax.evaluation import BASELINES
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
 from fedpeft_jax.experiment.plugins import REGISTRIES
+
+_LONGEST = 2000  # characters of an error's line
 
 _DEFINE: dict[type, Callable[..., object]] = {
     str: flags.DEFINE_string,
@@ -98,12 +101,29 @@ def parse_flags(argv: list[str]) -> list[str]:
     Returns:
       The program name and the arguments that are not flags.
     """
+    said = io.StringIO()
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, OSError) as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line} (--help lists the flags)", file=sys.stderr)
-        sys.exit(2)
+        with contextlib.redirect_stderr(said):
+            rest: list[str] = flags.FLAGS(argv)
+        # absl only warns and ignores the file.
+        if "circular flagfile" not in said.getvalue():
+            sys.stderr.write(said.getvalue())
+            return rest
+        line = "a --flagfile includes itself: remove the inner --flagfile"
+    except UnicodeDecodeError:
+        line = "a --flagfile is no text in UTF-8: write one --flag=value on each line"
+    except (flags.Error, OSError, ValueError) as error:
+        line = _one_line(str(error))
+    print(f"error: {line} (--help lists the flags)", file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_line(message: str) -> str:
+    """Returns a message in one line, with its middle left out if it is very long."""
+    # A byte of the command line that is no text has a character that cannot be printed.
+    text = message.encode("utf-8", "backslashreplace").decode()
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:1000]} ... {line[-500:]}"
 
 
 def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
@@ -124,10 +144,10 @@ def exit_code(work: Callable[[], None], argv: Sequence[str] = ()) -> int:
             raise InputError(f"unexpected argument {argv[1]!r}: write --flag=value")
         work()
     except InputError as error:
-        print(f"error: {as_flags(str(error))}", file=sys.stderr)
+        print(f"error: {_one_line(as_flags(str(error)))}", file=sys.stderr)
         return 2
     except DivergedError as error:
-        print(f"error: {as_flags(str(error))}", file=sys.stderr)
+        print(f"error: {_one_line(as_flags(str(error)))}", file=sys.stderr)
         return 1
     except StoppedError as error:
         print(as_flags(str(error)), file=sys.stderr)

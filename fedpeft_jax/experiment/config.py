@@ -11,8 +11,8 @@ import difflib
 import pathlib
 from typing import Any
 
-from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.settings import check_fields
+from fedpeft_jax.core.errors import InputError, brief
+from fedpeft_jax.core.settings import check_fields, plain
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import DataSettings, check_source
 from fedpeft_jax.evaluation import BASELINES
@@ -139,8 +139,8 @@ def configure(**given: Any) -> RunConfig:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, 1)
             hint = f"did you mean `{near[0]}`?" if near else "check its name"
-            raise InputError(f"there is no setting {name!r}: {hint}")
-    config = _grouped({k: v for k, v in given.items() if v is not None})
+            raise InputError(f"there is no setting {brief(name)}: {hint}")
+    config = _grouped({k: plain(v) for k, v in given.items() if v is not None})
     _check_fields(config)
     config = _resolve(config)
     _check_fields(config)  # a plugin may suggest a value that is not allowed
@@ -206,7 +206,7 @@ def _check(config: RunConfig) -> None:
     for name in config.baseline_names:
         if name not in BASELINES:
             raise InputError(
-                f"`baselines`: {name!r} is not known: use some of "
+                f"`baselines`: {brief(name)} is not known: use some of "
                 f"{', '.join(BASELINES)}"
             )
     if config.evaluation.given_candidates is not None:
@@ -217,6 +217,10 @@ def _check(config: RunConfig) -> None:
                     f"`{name}={value}` has no effect with `given_candidates`: leave it "
                     "out"
                 )
+    if len(set(config.baseline_names)) < len(config.baseline_names):
+        raise InputError(
+            f"`baselines={config.evaluation.baselines}` has a name twice: leave one out"
+        )
     patience = config.evaluation.early_stopping_rounds
     if patience and not config.data.valid_items:
         raise InputError(

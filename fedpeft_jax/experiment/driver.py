@@ -90,7 +90,7 @@ def run(
 
     Raises:
       InputError: for data or settings that cannot be used.
-      DivergedError: if an update is not finite.
+      DivergedError: if an update is not finite, or the loss is that of no healthy run.
       StoppedError: if a signal asked the run to stop; its state is saved.
 
     Example:

@@ -11,6 +11,7 @@ from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.evaluation import Evaluator
 from fedpeft_jax.experiment.communication import PhaseTraffic, moving_bytes
 from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.divergence import MOST_LOSS, diverged_round
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
 from fedpeft_jax.experiment.phases import Phase
 from fedpeft_jax.experiment.recorder import Recorder
@@ -48,7 +49,7 @@ def train_phase(
       The state after the phase, and whether the run stops early.
 
     Raises:
-      DivergedError: if an update is not finite.
+      DivergedError: if an update is not finite, or the loss is that of no healthy run.
       StoppedError: if a signal asked the run to stop; its state is saved.
     """
     total, eval_every = config.run.rounds, config.evaluation.eval_every
@@ -73,6 +74,9 @@ def train_phase(
             losses, finite = np.asarray(report.losses), bool(report.finite)
         if not finite:
             _diverged(config, state, recorder)
+        wrong = diverged_round(losses[: done - first], config.training.loss)
+        if wrong is not None:
+            _loss_diverged(first + wrong + 1, float(losses[wrong]), recorder)
         loss = float(losses[done - first - 1])
         for name, values in report.figures.items():
             recorder.pending.setdefault(name, []).extend(
@@ -122,4 +126,19 @@ def _diverged(config: RunConfig, state: RunState, recorder: Recorder) -> None:
     raise DivergedError(
         f"round {state.round + 1} gave a non-finite update: lower the learning rate of "
         f"`client_optimizer` or `server_optimizer`{drop}{where}"
+    )
+
+
+def _loss_diverged(round_: int, loss: float, recorder: Recorder) -> None:
+    """Raises DivergedError; the checkpoints of the rounds before are left as they are.
+
+    The state of the round before is gone, because the rounds were given its arrays.
+    """
+    where = ""
+    if recorder.folder is not None:
+        where = f"; {recorder.folder.path} holds what was written before"
+    raise DivergedError(
+        f"training diverged: the loss of round {round_} is {loss:.3g}, above "
+        f"{MOST_LOSS:g}: lower the learning rate of `client_optimizer`, "
+        f"`private_optimizer` or `server_optimizer`{where}"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedpeft_jax.backbones import BACKBONES
 from fedpeft_jax.core import specs
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.errors import InputError, brief
 from fedpeft_jax.embeddings import EMBEDDINGS
 from fedpeft_jax.features import PRETRAINERS
 from fedpeft_jax.federated import AGGREGATORS, DOWNLOADS, LOSSES, OPTIMIZERS, UPLOADS
@@ -77,10 +77,11 @@ def _naming(setting: str, spec: str, factory: Callable[..., Any]) -> Callable[..
         try:
             return factory(*args, **kwargs)
         except InputError as error:
-            raise InputError(f"`{setting}={spec!r}`: {error}") from None
-        except (TypeError, ValueError) as error:
+            raise InputError(f"`{setting}={brief(spec)}`: {error}") from None
+        except (TypeError, ValueError, ArithmeticError) as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"`{setting}={spec!r}` cannot be built: {error}"
+                f"`{setting}={brief(spec)}` cannot be built: {reason}"
             ) from error
 
     return build

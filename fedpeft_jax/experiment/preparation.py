@@ -22,6 +22,8 @@ from fedpeft_jax.data import (
 from fedpeft_jax.embeddings import ItemFeatures
 from fedpeft_jax.experiment.build import embedding_uses_text
 from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.machine import device_memory, host_memory
+from fedpeft_jax.experiment.memory import check_memory
 from fedpeft_jax.experiment.plugins import factory_of
 from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.features import (
@@ -95,6 +97,7 @@ def prepare(
         f"{len(split.train.values)} training pairs, split by {split.name}"
     )
     check_cohort_size(config.cohort_size(split.num_clients), split.num_clients)
+    check_memory(config, split, host=host_memory(), device=device_memory())
     for note in dataset.notes:
         reporter.note(f"  {note}")
     _check_negatives(config, dataset, split)

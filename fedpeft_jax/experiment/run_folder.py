@@ -217,4 +217,5 @@ def _make_free_folder(name: str) -> pathlib.Path:
 
 def _unwritable(path: pathlib.Path, error: Exception) -> InputError:
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return InputError(f"cannot write {path}: {reason}; free some space or set `out`")
+    shown = str(path) if len(str(path)) < 300 else f"{str(path)[:300]}..."
+    return InputError(f"cannot write {shown}: {reason}; free some space or set `out`")

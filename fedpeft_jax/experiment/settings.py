@@ -7,6 +7,7 @@ and in a resolved configuration it has its value.
 
 import dataclasses
 
+from fedpeft_jax.core.bounds import MOST_INT
 from fedpeft_jax.core.settings import setting
 
 WARM_UP_ROUNDS = 20
@@ -44,7 +45,7 @@ class ModelSettings:
     embedding: str = setting(
         "lora(rank=4)", "compressed item embedding, a spec, or 'none'"
     )
-    features: int = setting(32, "length of an item or user vector", least=1)
+    features: int = setting(32, "length of an item or user vector", least=1, most=65536)
     full_init: str = setting(
         "text",
         "whether the full table starts from item text or at random",
@@ -55,6 +56,7 @@ class ModelSettings:
         "standard deviation of the full table's initial entries; by default 0.1 for a "
         "random table in a model without text, else 0.5 if it is trained and 1 if not",
         above=0,
+        most=1000,
     )
 
 
@@ -63,7 +65,9 @@ class TrainingSettings:
     """What every client does."""
 
     loss: str = setting("bpr", "local loss, a spec")
-    num_negatives: int = setting(1, "training negatives per positive", least=1)
+    num_negatives: int = setting(
+        1, "training negatives per positive", least=1, most=1_000_000
+    )
     train_negatives: str = setting(
         "unseen_in_training",
         "items that training negatives are drawn from: all except the client's "
@@ -80,12 +84,13 @@ class TrainingSettings:
         "negatives and candidates are drawn from this many of the first items; 0 for "
         "all items",
         least=0,
+        most=MOST_INT,
     )
     local_epochs: int = setting(
-        2, "passes of a client over its pairs per round", least=1
+        2, "passes of a client over its pairs per round", least=1, most=1_000_000
     )
     local_batch_size: int = setting(
-        0, "pairs per local step; 0 for all at once", least=0
+        0, "pairs per local step; 0 for all at once", least=0, most=MOST_INT
     )
     client_optimizer: str = setting(
         None,
@@ -97,7 +102,7 @@ class TrainingSettings:
         "`client_optimizer`",
     )
     proximal: float = setting(
-        0.0, "weight of FedProx's proximal term; 0 for none", least=0
+        0.0, "weight of FedProx's proximal term; 0 for none", least=0, most=1e6
     )
     client_weights: str = setting(
         "positives",
@@ -138,7 +143,7 @@ class ServerSettings:
     """What the server does."""
 
     cohort_size: int | None = setting(
-        None, "clients per round, instead of `cohort_fraction`", least=1
+        None, "clients per round, instead of `cohort_fraction`", least=1, most=MOST_INT
     )
     cohort_fraction: float = setting(
         None, "share of all clients per round; by default 0.1", above=0, most=1
@@ -179,19 +184,20 @@ class EvaluationSettings:
         choices=("uniform", "popularity"),
     )
     num_candidates: int = setting(
-        100, "candidates per client in the sampled ranking", least=1
+        100, "candidates per client in the sampled ranking", least=1, most=10_000_000
     )
     given_candidates: str | None = setting(
         None,
         "file of each user's candidates, used instead of drawn ones: NCF's "
         ".test.negative, or a table of user, test item and candidates",
     )
-    eval_every: int = setting(50, "rounds between validations", least=1)
+    eval_every: int = setting(50, "rounds between validations", least=1, most=MOST_INT)
     early_stopping_rounds: int = setting(
         0,
         "rounds without a better validation NDCG@10 after which the main phase stops "
         "and its best model is the result; 0 for never",
         least=0,
+        most=MOST_INT,
     )
     baselines: str = setting(
         "most_popular,log_odds,text_neighbours,random",
@@ -204,25 +210,35 @@ class EvaluationSettings:
 class RunSettings:
     """The length of a run, its seed, its folder, and the shapes of its computation."""
 
-    rounds: int = setting(1000, "federated rounds, the warm-up included", least=1)
+    rounds: int = setting(
+        1000, "federated rounds, the warm-up included", least=1, most=MOST_INT
+    )
     warm_up_rounds: int = setting(
         None,
         "rounds that train the full table before it is frozen; by default "
         f"{WARM_UP_ROUNDS} for a frozen table with a compressed embedding, else 0",
         least=0,
+        most=MOST_INT,
     )
     client_chunk: int = setting(
-        0, "most clients trained at once, to bound memory; 0 for no bound", least=0
+        0,
+        "most clients trained at once, to bound memory; 0 for no bound",
+        least=0,
+        most=MOST_INT,
     )
     tile_rows: int = setting(
         4096,
         "positives trained at once, padding included; use more on an accelerator",
         least=1,
+        most=MOST_INT,
     )
     max_buckets: int = setting(
-        6, "most length buckets; fewer compile faster and need more padding", least=1
+        6,
+        "most length buckets; fewer compile faster and need more padding",
+        least=1,
+        most=256,
     )
-    seed: int = setting(0, "seed of everything except the data", least=0)
+    seed: int = setting(0, "seed of everything except the data", least=0, below=2**32)
     out: str | None = setting(None, "folder of the run; by default runs/NAME-N")
     resume: str = setting(
         "auto",
@@ -235,10 +251,12 @@ class RunSettings:
         "rounds between checkpoints; 0 for none except at the end, and when a signal "
         "stops the run",
         least=0,
+        most=MOST_INT,
     )
     keep_checkpoints: int = setting(
         2,
         "how many of the last checkpoints are kept; the one of the best validation is "
         "kept, too",
         least=1,
+        most=MOST_INT,
     )

@@ -12,6 +12,8 @@ from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
 from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.machine import device_memory, host_memory
+from fedpeft_jax.experiment.memory import check_program
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.federated import (
     DROPPED,
@@ -105,10 +107,14 @@ def compile_rounds(program: Program, state: RunState) -> Program:
     Args:
       program: the result of `make_program`.
       state: a state of the program's phase.
+
+    Raises:
+      InputError: if the rounds need more memory than there is.
     """
     plan = plan_rounds(program.clients, state.round)
     jitted = cast("jax.stages.Wrapped", program.run_rounds)
     compiled = jitted.lower(*_arguments(program, state, plan, 0)).compile()
+    check_program(compiled, host=host_memory(), device=device_memory())
     return program._replace(run_rounds=compiled)
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedpeft_jax.core.bounds import check_sizes
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.features.base import Pretrained, Pretrainer
@@ -177,12 +178,9 @@ def train_autoencoder(
 
 
 def _check(hidden: Sequence[int], minibatches: Minibatches) -> None:
-    sizes = hidden if isinstance(hidden, Sequence) else (None,)
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise InputError(
-            f"the autoencoder's hidden={hidden!r} must be a tuple of layer sizes, such "
-            "as (512, 256, 128)"
-        )
+    if hidden != ():  # without hidden layers it is linear
+        what = "the autoencoder's hidden"
+        check_sizes(what, hidden, 8192, "write sizes such as (512, 256, 128)")
     minibatches.check("the autoencoder's")
 
 

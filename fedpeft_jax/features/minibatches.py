@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.bounds import MOST_FLOAT, MOST_INT, Bounds, check_number
 from fedpeft_jax.core.typing import Array, Key, PyTree
 
 _MIN_STEPS, _MIN_EPOCHS = 600, 20
@@ -45,15 +45,13 @@ class Minibatches(NamedTuple):
         Args:
           owner: what the message names as the owner, e.g. `"the autoencoder's"`.
         """
-        for name in ("batch_size", "epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{owner} {name} must be 1 or more, got {value}")
-        if not (0 < self.learning_rate < math.inf and 0 <= self.noise < math.inf):
-            raise InputError(
-                f"{owner} learning_rate must be positive and its noise 0 or more, "
-                f"got {self.learning_rate} and {self.noise}"
-            )
+        size, epochs = Bounds(least=1, most=MOST_INT), Bounds(least=1, most=1_000_000)
+        check_number(f"{owner} batch_size", self.batch_size, size, whole=True)
+        if self.epochs is not None:
+            check_number(f"{owner} epochs", self.epochs, epochs, whole=True)
+        rate, noise = Bounds(above=0, most=MOST_FLOAT), Bounds(least=0, most=1e6)
+        check_number(f"{owner} learning_rate", self.learning_rate, rate)
+        check_number(f"{owner} noise", self.noise, noise)
 
     def num_epochs(self, num_items: int) -> int:
         """Returns the number of epochs, also if `epochs` is None."""

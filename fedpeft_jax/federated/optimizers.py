@@ -1,25 +1,25 @@
 """The optax optimizers that a spec may name, for clients and for the server."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import optax
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.bounds import MOST_FLOAT, Bounds, check_number
 from fedpeft_jax.core.roles import PRIVATE, ROWS, SHARED
 
 Make = Callable[..., optax.GradientTransformation]
 
-# The range of each argument, in words and as a check.
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "learning_rate": ("above 0 and finite", lambda x: 0 < x < math.inf),
-    "momentum": ("at least 0 and below 1", lambda x: 0 <= x < 1),
-    "b1": ("at least 0 and below 1", lambda x: 0 <= x < 1),
-    "b2": ("at least 0 and below 1", lambda x: 0 <= x < 1),
-    "eps": ("above 0", lambda x: x > 0),
-    "initial_accumulator_value": ("at least 0", lambda x: x >= 0),
+# float32 rounds the next larger number to 1, with which Adam divides zero by zero.
+_RATE = Bounds(least=0, most=0.999999)
+_BOUNDS = {
+    "learning_rate": Bounds(above=0, most=MOST_FLOAT),
+    "momentum": _RATE,
+    "b1": _RATE,
+    "b2": _RATE,
+    "eps": Bounds(above=0, most=1e6),
+    "initial_accumulator_value": Bounds(least=0, most=1e6),
 }
 
 
@@ -29,11 +29,7 @@ def _checked(make: Make) -> Make:
     @functools.wraps(make)
     def check(**arguments: Any) -> optax.GradientTransformation:
         for name, value in arguments.items():
-            needs, holds = _RANGES[name]
-            if not holds(value):
-                raise InputError(
-                    f"{make.__name__}: {name} must be {needs}, got {value}"
-                )
+            check_number(f"{make.__name__}: {name}", value, _BOUNDS[name])
         return make(**arguments)
 
     return check

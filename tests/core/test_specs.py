@@ -1,5 +1,8 @@
 """Specs: the forms they may have, and messages that name the remedy."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import pytest
 
 from fedpeft_jax.core.errors import InputError
@@ -195,3 +198,40 @@ def test_a_bad_chain_is_refused(text, message):
         resolve_chain(text, CHAIN, "stage")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# Hostile specs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-" * 20000 + "1", "write name or name(argument=value, ...)"),
+        ("a(x=" + "-" * 900 + "1)", "write name or name"),
+        ("a(x=1e999)", "a: x must be finite, got inf"),
+        ("a(x=(1, -1e999))", "a: x must be finite, got -inf"),
+        ("a(x=" + "9" * 20 + ")", "a: x is too large: lower 99999"),
+        ("a(x=((((((1,),),),),),))", "a: x is nested too deeply: write it flat"),
+        ("a(x=1j)", "a: x must be a number, a text or a tuple, got 1j"),
+        ("a(x=1, x=2)", "write name or name"),
+        ("\uff41", "write name or name"),
+        (", ".join("a" * 17), "stage has 17 specs: use at most 16"),
+    ],
+)
+def test_what_no_plugin_can_use_is_one_line(text, message):
+    with pytest.raises(InputError) as error:
+        resolve_chain(text, CHAIN, "stage")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def sized(num_items, sizes: Sequence[int] = (1,), word: Literal["a", "b"] = "a"):
+    return sizes, word
+
+
+def test_sequences_have_elements_of_their_type():
+    registry = {"p": sized}
+    assert resolve("p(sizes=[3, 4])", registry, "toy")(num_items=1)[0] == (3, 4)
+    for text in ("p(sizes=3)", "p(sizes=(1.5,))", "p(sizes=(True,))", "p(word=1)"):
+        with pytest.raises(InputError, match="toy 'p' cannot take"):
+            resolve(text, registry, "toy")

@@ -84,6 +84,7 @@ def test_damaged_file(spoil, tmp_path):
         ({"item_id": [["1"], ["2"]], "embedding": np.eye(2)}, ["[2, 1]"]),
         ({"item_id": ["1", "2"], "embedding": np.zeros((2, 0))}, ["[2, 0]"]),
         ({"item_id": ["1", "2"], "embedding": np.eye(2, dtype=int)}, ["int64"]),
+        ({"item_id": np.zeros(0, str), "embedding": np.zeros((0, 2))}, ["lacks 6 of"]),
         ({"item_id": list("1212"), "embedding": np.eye(4)}, ["repeats", "'1', '2'"]),
         (
             {"item_id": ["1", "x"], "embedding": np.eye(2)},
@@ -99,7 +100,7 @@ def test_damaged_file(spoil, tmp_path):
     ],
     ids=[
         *("absent", "both-absent", "lengths", "vector", "id-matrix", "no-width"),
-        *("integer", "repeated", "lacking", "not-finite"),
+        *("integer", "no-rows", "repeated", "lacking", "not-finite"),
     ],
 )
 def test_bad_file(arrays, parts, tmp_path):

@@ -47,8 +47,8 @@ def read_candidates_file(file: str | Path) -> pl.DataFrame:
     path = Path(file)
     if path.suffix in (".parquet", ".pq"):
         try:
-            with path.open("rb") as file:
-                return read_candidates_frame(str(path), pl.read_parquet(file))
+            with path.open("rb") as opened:
+                return read_candidates_frame(str(path), pl.read_parquet(opened))
         except OSError as error:
             raise unreadable(path, error) from error
         except pl.exceptions.PolarsError as error:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.bounds import MOST_FLOAT, Bounds, check_number
 from fedpeft_jax.core.typing import Key, PyTree
 from fedpeft_jax.federated.pipelines.base import Upload
 from fedpeft_jax.federated.release import Figures
@@ -27,7 +27,7 @@ def clip_by_norm(max_norm: float) -> Upload:
       max_norm: C, the largest norm, above 0.
 
     Raises:
-      InputError: if `max_norm` is not above 0.
+      InputError: if `max_norm` is not above 0, or too large for float32.
 
     Example:
       >>> update = ClientUpdate(jnp.array([3.0, 4.0]), {}, None, 1.0, 0.5)
@@ -35,8 +35,8 @@ def clip_by_norm(max_norm: float) -> Upload:
       >>> [round(float(x), 6) for x in payload.shared], float(figures["clipped"])
       ([0.6, 0.8], 1.0)
     """
-    if not max_norm > 0:
-        raise InputError(f"clip_by_norm: max_norm must be above 0, got {max_norm}")
+    bounds = Bounds(above=0, most=MOST_FLOAT)
+    check_number("clip_by_norm: max_norm", max_norm, bounds)
 
     def encode(
         update: ClientUpdate, state: PyTree, key: Key
