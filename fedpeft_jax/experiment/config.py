@@ -9,6 +9,7 @@ holds it.
 import dataclasses
 import difflib
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError
@@ -98,6 +99,9 @@ class RunConfig:
         return max(1, round(self.server.cohort_fraction * num_clients))
 
 
+# The settings of the data that apply to every data set, however it was read.
+_SPLITTING = ("split", "valid_items", "time_cut", "data_seed")
+
 _GROUPS: dict[str, type[Any]] = {
     field.name: field.type  # type: ignore[misc]
     for field in dataclasses.fields(RunConfig)
@@ -142,6 +146,56 @@ def configure(**given: Any) -> RunConfig:
     _check(config)
     check_plugins(config.model, config.training, config.server, config.text)
     return config
+
+
+def restore(values: Mapping[str, Any]) -> RunConfig:
+    """Returns the configuration of a run that is read, from its `config.json`.
+
+    The data set need not be one that can be read here. A setting that is not among the
+    values, because an older version wrote them, has its default.
+
+    Args:
+      values: the result of `RunConfig.flat`.
+
+    Raises:
+      InputError: for a name or a value that is not allowed.
+
+    Example:
+      >>> given = configure(rounds=30)
+      >>> restore(given.flat()) == given
+      True
+    """
+    for name in values:
+        if name not in FIELDS:
+            raise InputError(
+                f"there is no setting {name!r}: another version wrote the run, use that"
+            )
+    config = _grouped({k: v for k, v in values.items() if v is not None})
+    _check_fields(config)
+    config = _resolve(config)
+    check_plugins(config.model, config.training, config.server, config.text)
+    return config
+
+
+def name_dataset(config: RunConfig, name: str) -> RunConfig:
+    """Returns the configuration of a run on a data set that is given as an object.
+
+    Settings about files and filters have no effect on such a data set: they get their
+    defaults. Those of the split are kept.
+
+    Args:
+      config: the configuration that the data set was given beside.
+      name: the name of the data set.
+
+    Example:
+      >>> name_dataset(configure(data_seed=3), "mine").data.dataset
+      'mine'
+    """
+    data = config.data
+    if name == data.dataset or data.split == "given":
+        return config
+    kept = {field: getattr(data, field) for field in _SPLITTING}
+    return dataclasses.replace(config, data=DataSettings(dataset=name, **kept))
 
 
 def _grouped(values: dict[str, Any]) -> RunConfig:
