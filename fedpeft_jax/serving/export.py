@@ -44,13 +44,14 @@ def export_model(
         a recommender that has them.
 
     Raises:
-      InputError: if safetensors is not installed, or the folder cannot be written.
+      InputError: if a package of the extra `export` is missing, or the folder cannot be written.
     """
     try:
+        import flatbuffers  # noqa: F401, jax.export writes with it
         from safetensors.numpy import save
-    except ImportError:
+    except ImportError as error:
         raise InputError(
-            "the export needs safetensors: pip install 'fedpeft_jax[export]'"
+            f"the export needs {error.name}: pip install 'fedpeft_jax[export]'"
         ) from None
     folder = pathlib.Path(path)
     metadata = {"dataset": tables.name, "item_ids": "items.parquet"}

@@ -70,8 +70,13 @@ class Names:
         near = [self._shown(row) for row in self._near(_key(id_))]
         if near:
             return f"{message}: did you mean {' or '.join(near)}?"
-        first = ", ".join(self._shown(row) for row in range(min(3, len(self._ids))))
-        return f"{message}: the ids are {first} and so on, see `{self._kind}_ids`"
+        if self._ids.dtype.kind == "i":
+            listed = f"integers from {self._ids.min()} to {self._ids.max()}"
+        else:
+            listed = (
+                f"such as {', '.join(map(self._shown, range(3)[: len(self._ids)]))}"
+            )
+        return f"{message}: the ids are {listed}, see `{self._kind}_ids`"
 
     def _shown(self, row: int) -> str:
         title = self._titles[row] if self._titles else None
@@ -89,8 +94,10 @@ class Names:
             if found := [row for row, _ in zip(named, range(3), strict=False)]:
                 return found
         if self._ids.dtype.kind == "i" and key.lstrip("-").isdecimal():
-            place = int(np.searchsorted(self._ids, min(int(key), 2**62)))
-            return list(range(len(self._ids)))[max(place - 1, 0) : place + 1]
+            if not self._ids.min() < int(key) < self._ids.max():
+                return []
+            place = int(np.searchsorted(self._ids, int(key)))  # they ascend
+            return [place - 1, place]
         pool = list(self._rows)
         if len(pool) > _COMPARED:
             pool = [one for one in pool if one[:3].lower() == key[:3].lower()]

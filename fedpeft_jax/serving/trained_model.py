@@ -120,11 +120,11 @@ class TrainedModel:
     def _histories(self) -> tuple[Ragged, np.ndarray]:
         return self._tables.items, self._tables.trains
 
-    def score(self, users: Any, items: Any = None) -> np.ndarray:
+    def score(self, users: Any = None, items: Any = None) -> np.ndarray:
         """Scores items for users.
 
         Args:
-          users: a user id, or several.
+          users: a user id, or several; None for all users.
           items: an item id, or several; None for all, in the order of `item_ids`.
 
         Returns:
@@ -134,7 +134,7 @@ class TrainedModel:
           InputError: for an unknown id.
         """
         rows = None if items is None else self._listing.items.rows(items)
-        clients = self._listing.users.rows(several(users))
+        clients = self._listing.users.rows(users)
         return self._ranking.scores(self._variables, *self._histories, clients, rows)
 
     def recommend(
@@ -254,7 +254,7 @@ class TrainedModel:
           path: a folder, which is made if it does not exist.
 
         Raises:
-          InputError: if safetensors is not installed, or the folder cannot be written.
+          InputError: if the extra `export` is not installed, or the folder cannot be written.
         """
         vectors = {"item_embeddings": self.item_embeddings}
         if self.has_user_embeddings:
