@@ -30,7 +30,14 @@ MAY_IMPORT["commands"] = {*MAY_IMPORT, "commands"}
 SHARED = ("base", "checks", "codes", "layers")
 
 # Optional or slow to import: inside the function that needs them.
-LAZY = {"torch", "sentence_transformers", "matplotlib", "sklearn", "safetensors", "flatbuffers"}
+LAZY = {
+    "torch",
+    "sentence_transformers",
+    "matplotlib",
+    "sklearn",
+    "safetensors",
+    "flatbuffers",
+}
 
 FILES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

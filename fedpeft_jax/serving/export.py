@@ -44,7 +44,8 @@ def export_model(
         a recommender that has them.
 
     Raises:
-      InputError: if a package of the extra `export` is missing, or the folder cannot be written.
+      InputError: if the extra `export` is not installed, or the folder cannot be
+        written.
     """
     try:
         import flatbuffers  # noqa: F401, jax.export writes with it

@@ -254,7 +254,8 @@ class TrainedModel:
           path: a folder, which is made if it does not exist.
 
         Raises:
-          InputError: if the extra `export` is not installed, or the folder cannot be written.
+          InputError: if the extra `export` is not installed, or the folder cannot be
+            written.
         """
         vectors = {"item_embeddings": self.item_embeddings}
         if self.has_user_embeddings:
