@@ -13,6 +13,7 @@ _TITLES = ("title", "name", "item name", "product name", "movie title")
 # A phrase that ends in a colon inside a title is no label: labels are words, or phrases
 # that many items have.
 _COMMON, _SOME = 0.05, 0.01
+_FEW = 3
 _LONGEST = 200
 
 
@@ -39,7 +40,7 @@ def _labels(prompts: Sequence[str]) -> set[str]:
         label
         for label, count in counts.items()
         if count >= (_COMMON if " " in label else _SOME) * len(prompts)
-        and (count > 1 or " " not in label)
+        and (count > 1 or (" " not in label and len(prompts) < _FEW))
     }
 
 

@@ -11,6 +11,8 @@ from fedpeft_jax.core.errors import InputError
 
 # The most ids that are compared letter by letter with one that is not known.
 _COMPARED = 20_000
+# Of more ids, those around its place in the order are compared.
+_AROUND = 100
 
 
 class Names:
@@ -99,8 +101,9 @@ class Names:
             place = int(np.searchsorted(self._ids, int(key)))  # they ascend
             return [place - 1, place]
         pool = list(self._rows)
-        if len(pool) > _COMPARED:
-            pool = [one for one in pool if one[:3].lower() == key[:3].lower()]
+        if len(pool) > _COMPARED and self._ids.dtype.kind == "U":
+            place = int(np.searchsorted(self._ids, key))  # ids ascend
+            pool = pool[max(place - _AROUND, 0) : place + _AROUND]
         close = difflib.get_close_matches(key, pool[:_COMPARED], 3)
         return [self._rows[one] for one in close]
 
