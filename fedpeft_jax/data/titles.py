@@ -24,8 +24,9 @@ def titles_of(prompts: Sequence[str]) -> list[str | None]:
       prompts: one text per item, `''` for an item without text.
 
     Example:
-      >>> titles_of(["Title: Seven. Up (1995). Genres: Crime.", "", "a red kite"])
-      ['Seven. Up (1995)', None, 'a red kite']
+      >>> prompts = ["Title: Mr. Up (1995). Genres: Crime.", "Title: Z. Genres: War."]
+      >>> titles_of([*prompts, "", "a red kite"])
+      ['Mr. Up (1995)', 'Z', None, 'a red kite']
     """
     labels = _labels(prompts)
     return [_title(prompt, labels) if prompt else None for prompt in prompts]
