@@ -28,7 +28,7 @@ def test_the_neighbours_of_an_item(path, capsys):
     assert run_cli(f"--run={path}", "--item=3", "--k=2", script="recommend") == 0
     printed = capsys.readouterr().out
     assert "nearest to item 3 (" in printed
-    for rank, item, _, score in model.similar_items(3, k=2).iter_rows():
+    for _, item, _, score in model.similar_items(3, k=2).iter_rows():
         assert f"{score:.3f}" in printed and f"{item}" in printed
 
 

@@ -7,9 +7,19 @@ import signal
 import numpy as np
 import pytest
 
-from fedpeft_jax import InputError, RunFolder, TrainedModel, configure, load, run
+from fedpeft_jax import (
+    InputError,
+    RunFolder,
+    TrainedModel,
+    configure,
+    from_frame,
+    leave_one_out,
+    load,
+    run,
+)
 from fedpeft_jax.core.errors import StoppedError
 from fedpeft_jax.experiment.checkpoint import load_variables, save_variables
+from fedpeft_jax.experiment.id_tables import frames_of, id_tables
 from tests.small_runs import SETTINGS, finished, leaf, small_runs
 
 
@@ -117,8 +127,8 @@ def test_a_link_in_the_place_of_the_checkpoints(folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"backbone": "os.system('true')"}, "backbone"),
-        ({"backbone": "__import__('os')"}, "backbone"),
+        ({"backbone": "os.system('true')"}, "cannot read"),
+        ({"backbone": "__import__('os')"}, "cannot read"),
         ({"embedding": "evil"}, "unknown embedding 'evil'"),
         ({"client_optimizer": "adam"}, "needs 'learning_rate'"),
         ({"features": "8"}, "`features='8'` must be an integer"),
@@ -166,11 +176,11 @@ def test_a_model_with_a_flipped_bit(folder):
 
 
 def test_tables_of_another_run(folder, tmp_path):
-    for name in ("tables.json", "items.parquet", "users.parquet", "histories.parquet"):
-        (folder / name).unlink()
+    table = {"user": [1, 1, 1, 1], "item": [1, 2, 3, 4]}
+    data = from_frame(table, name="other")
+    tables = id_tables(data, leave_one_out(data))
     other = RunFolder(tmp_path / "other", "other")
-    run(configure(**{**SETTINGS, "k_core": 5}), folder=other)
-    for path in other.path.glob("*s.parquet"):
+    other.write_tables(tables.name, frames_of(tables))
+    for path in other.path.iterdir():
         shutil.copy(path, folder)
-    shutil.copy(other.path / "tables.json", folder)
     refused(folder, "are not those of its configuration")
