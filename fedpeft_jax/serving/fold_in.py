@@ -112,13 +112,12 @@ def train_newcomer(
     if training.model.private_init != "common":
         key = jax.random.fold_in(key, newcomer)
     server = {role: variables[role] for role in (SHARED, ROWS, FROZEN)}
-    start = init_private(training.model, key, 1, server)
     participations = -(-epochs // config.training.local_epochs)
     rounds_key = run_key(config.run.seed, RunPurpose.ROUNDS)
     private, losses = train(
         server,
-        jax.tree.map(lambda x: x[0], start),
         store,
+        key,
         jax.random.fold_in(rounds_key, newcomer),
         capacity,
         participations,
@@ -137,8 +136,8 @@ def make_trainer(training: LocalTraining) -> Trainer:
     @functools.partial(jax.jit, static_argnames=("capacity", "participations"))
     def train(
         server: Mapping[str, PyTree],
-        private: PyTree,
         store: ClientStore,
+        init_key: Key,
         key: Key,
         capacity: int,
         participations: int,
@@ -157,6 +156,8 @@ def make_trainer(training: LocalTraining) -> Trainer:
             )
             return private, update.loss
 
-        return jax.lax.scan(participate, private, jnp.arange(participations))
+        start = init_private(training.model, init_key, 1, server)
+        own = jax.tree.map(lambda x: x[0], start)
+        return jax.lax.scan(participate, own, jnp.arange(participations))
 
     return train
