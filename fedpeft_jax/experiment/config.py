@@ -99,9 +99,6 @@ class RunConfig:
         return max(1, round(self.server.cohort_fraction * num_clients))
 
 
-# The settings of the data that apply to every data set, however it was read.
-_SPLITTING = ("split", "valid_items", "time_cut", "data_seed")
-
 _GROUPS: dict[str, type[Any]] = {
     field.name: field.type  # type: ignore[misc]
     for field in dataclasses.fields(RunConfig)
@@ -175,27 +172,6 @@ def restore(values: Mapping[str, Any]) -> RunConfig:
     config = _resolve(config)
     check_plugins(config.model, config.training, config.server, config.text)
     return config
-
-
-def name_dataset(config: RunConfig, name: str) -> RunConfig:
-    """Returns the configuration of a run on a data set that is given as an object.
-
-    Settings about files and filters have no effect on such a data set: they get their
-    defaults. Those of the split are kept.
-
-    Args:
-      config: the configuration that the data set was given beside.
-      name: the name of the data set.
-
-    Example:
-      >>> name_dataset(configure(data_seed=3), "mine").data.dataset
-      'mine'
-    """
-    data = config.data
-    if name == data.dataset or data.split == "given":
-        return config
-    kept = {field: getattr(data, field) for field in _SPLITTING}
-    return dataclasses.replace(config, data=DataSettings(dataset=name, **kept))
 
 
 def _grouped(values: dict[str, Any]) -> RunConfig:

@@ -15,7 +15,8 @@ from fedpeft_jax.experiment.communication import (
     PhaseTraffic,
     measure_traffic,
 )
-from fedpeft_jax.experiment.config import RunConfig, name_dataset
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.dataset_name import name_dataset
 from fedpeft_jax.experiment.finish import finish
 from fedpeft_jax.experiment.id_tables import frames_of, id_tables
 from fedpeft_jax.experiment.identity import fingerprint

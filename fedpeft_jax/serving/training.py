@@ -18,7 +18,7 @@ from fedpeft_jax.experiment import (
     make_phases,
     run,
 )
-from fedpeft_jax.experiment.config import name_dataset
+from fedpeft_jax.experiment.dataset_name import name_dataset
 from fedpeft_jax.experiment.id_tables import id_tables
 from fedpeft_jax.serving.loading import load, model_of
 from fedpeft_jax.serving.trained_model import TrainedModel
