@@ -8,12 +8,13 @@ nothing, and what the server holds does not change.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import polars as pl
 
 from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.core.errors import InputError
@@ -36,6 +37,22 @@ Trainer: TypeAlias = Callable[..., tuple[Any, Array]]
 
 EPOCHS = 200
 """Local epochs by default. A client of a default run trains for as many in all."""
+
+
+class FoldedIn(NamedTuple):
+    """The result of `TrainedModel.fold_in`.
+
+    Attributes:
+      recommendations: the best items, with columns `rank`, `item`, `title`, `score`.
+      private: the trained private parameters, arrays [1, ...].
+      vector: float32[D], the user vector; None for a recommender without one.
+      losses: float32[P], the training loss of each participation.
+    """
+
+    recommendations: pl.DataFrame
+    private: PyTree
+    vector: np.ndarray | None
+    losses: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

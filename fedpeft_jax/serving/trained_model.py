@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,16 @@ import numpy as np
 import polars as pl
 
 from fedpeft_jax.backbones import Backbone
-from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.core.roles import PRIVATE
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.id_tables import IdTables
+from fedpeft_jax.serving.checks import Exclude, check_count, left_out
 from fedpeft_jax.serving.export import export_model
 from fedpeft_jax.serving.fold_in import (
     EPOCHS,
+    FoldedIn,
     make_trainer,
     private_training,
     train_newcomer,
@@ -28,24 +29,6 @@ from fedpeft_jax.serving.listing import Listing
 from fedpeft_jax.serving.names import several
 from fedpeft_jax.serving.ranking import Ranking
 from fedpeft_jax.serving.vectors import item_vectors, nearest
-
-Exclude = bool | Literal["train"]
-
-
-class FoldedIn(NamedTuple):
-    """The result of `TrainedModel.fold_in`.
-
-    Attributes:
-      recommendations: the best items, with columns `rank`, `item`, `title`, `score`.
-      private: the trained private parameters, arrays [1, ...].
-      vector: float32[D], the user vector; None for a recommender without one.
-      losses: float32[P], the training loss of each participation.
-    """
-
-    recommendations: pl.DataFrame
-    private: PyTree
-    vector: np.ndarray | None
-    losses: np.ndarray
 
 
 class TrainedModel:
@@ -155,11 +138,11 @@ class TrainedModel:
         Raises:
           InputError: for an unknown user, or another value of an argument.
         """
-        _check_k(k)
+        check_count("k", k)
         clients = self._listing.users.rows(users)
-        leaves_out = self._leaves_out(exclude_history)
+        out = left_out(self._tables.trains, exclude_history)
         histories = self._histories
-        best = self._ranking.best(self._variables, *histories, clients, k, leaves_out)
+        best = self._ranking.best(self._variables, *histories, clients, k, out)
         return self._listing.best(clients, best.items, best.scores)
 
     def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:
@@ -175,7 +158,7 @@ class TrainedModel:
         Raises:
           InputError: for an unknown item.
         """
-        _check_k(k)
+        check_count("k", k)
         rows, cosines = nearest(self.item_embeddings, self._listing.items.row(item), k)
         return self._listing.ranked(rows, np.arange(len(rows)), cosines)
 
@@ -220,8 +203,8 @@ class TrainedModel:
           InputError: for an unknown item, a history that is empty or has all items, or
             another value of an argument.
         """
-        _check_k(k)
-        _check_count("epochs", epochs)
+        check_count("k", k)
+        check_count("epochs", epochs)
         rows = np.unique(self._listing.items.rows(several(history)))
         training, train = self._trainer
         number = self._tables.num_users  # the next client's
@@ -229,9 +212,9 @@ class TrainedModel:
             self.config, training, train, self._variables, rows, number, epochs
         )
         items, trains = Ragged.from_rows([new.items]), np.ones(len(new.items), bool)
-        me, left_out = np.zeros(1, np.int64), np.full(len(trains), exclude_history)
+        me, out = np.zeros(1, np.int64), np.full(len(trains), exclude_history)
         variables = {**self._variables, PRIVATE: new.private}
-        best = self._ranking.best(variables, items, trains, me, k, left_out)
+        best = self._ranking.best(variables, items, trains, me, k, out)
         listed = self._listing.best(None, best.items, best.scores)
         vector = None
         if self.has_user_embeddings:
@@ -262,16 +245,6 @@ class TrainedModel:
             vectors["user_embeddings"] = self.user_embeddings
         export_model(path, self._tables, self._model, self._variables, vectors)
 
-    def _leaves_out(self, exclude: Exclude) -> np.ndarray:
-        trains = self._tables.trains
-        if exclude == "train":
-            return trains
-        if isinstance(exclude, bool):
-            return np.full(len(trains), exclude)
-        raise InputError(
-            f"exclude_history={exclude!r} is not known: use True, False or 'train'"
-        )
-
     @functools.cached_property
     def _listing(self) -> Listing:
         return Listing(self._tables)
@@ -280,13 +253,3 @@ class TrainedModel:
     def _trainer(self) -> tuple[Any, Any]:
         training = private_training(self.config, self._model)
         return training, make_trainer(training)
-
-
-def _check_k(k: Any) -> None:
-    _check_count("k", k)
-
-
-def _check_count(name: str, value: Any) -> None:
-    number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not number or value < 1:
-        raise InputError(f"{name}={value!r} must be an integer of at least 1")
