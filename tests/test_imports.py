@@ -36,7 +36,6 @@ LAZY = {
     "matplotlib",
     "sklearn",
     "safetensors",
-    "flatbuffers",
 }
 
 FILES = {
