@@ -43,9 +43,10 @@ def load(path: str | os.PathLike[str]) -> TrainedModel:
 
     Example:
       >>> import tempfile
-      >>> from fedpeft_jax import RunFolder, configure, run
+      >>> from fedpeft_jax import configure, run
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     _ = run(configure(rounds=2, warm_up_rounds=1, out=folder))
+      ...     settings = {"rounds": 2, "warm_up_rounds": 0, "max_buckets": 1}
+      ...     _ = run(configure(**settings, out=folder))
       ...     model = load(folder)
       >>> model.round, model.item_embeddings.shape
       (2, (600, 32))

@@ -51,14 +51,6 @@ class TrainedModel:
       item_ids: int64[I] or str[I], original ids; the row is the item's number.
       user_ids: int64[U] or str[U], original ids; the row is the client's number.
       titles: the title of each item, None where it is unknown.
-
-    Example:
-      >>> from fedpeft_jax import train
-      >>> model = train(rounds=20, warm_up_rounds=10, progress=False)
-      >>> model
-      TrainedModel('synthetic': 1000 users, 600 items, fedmf: frozen + lora(rank=4))
-      >>> model.recommend([3, 5], k=2).select("user", "rank").rows()
-      [(3, 1), (3, 2), (5, 1), (5, 2)]
     """
 
     def __init__(

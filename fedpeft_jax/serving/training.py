@@ -52,9 +52,11 @@ def train(
       DivergedError: if an update is not finite.
 
     Example:
-      >>> model = train(rounds=20, warm_up_rounds=10, progress=False)
-      >>> model.summary["rounds"]["run"], model.recommend(7, k=3).height
-      (20, 3)
+      >>> model = train(rounds=2, warm_up_rounds=0, max_buckets=1, progress=False)
+      >>> model
+      TrainedModel('synthetic': 1000 users, 600 items, fedmf: frozen + lora(rank=4))
+      >>> model.recommend([3, 5], k=2).select("user", "rank").rows()
+      [(3, 1), (3, 2), (5, 1), (5, 2)]
     """
     given = dataset
     if isinstance(dataset, str):
