@@ -45,8 +45,9 @@ def load(path: str | os.PathLike[str]) -> TrainedModel:
       >>> import tempfile
       >>> from fedpeft_jax import configure, run
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     settings = {"rounds": 2, "warm_up_rounds": 0, "max_buckets": 1}
-      ...     _ = run(configure(**settings, out=folder))
+      ...     quick = {"rounds": 2, "warm_up_rounds": 0, "full_init": "random"}
+      ...     quick |= {"max_buckets": 1, "baselines": "random"}
+      ...     _ = run(configure(**quick, out=folder))
       ...     model = load(folder)
       >>> model.round, model.item_embeddings.shape
       (2, (600, 32))

@@ -52,7 +52,8 @@ def train(
       DivergedError: if an update is not finite.
 
     Example:
-      >>> model = train(rounds=2, warm_up_rounds=0, max_buckets=1, progress=False)
+      >>> quick = {"rounds": 2, "warm_up_rounds": 0, "full_init": "random"}
+      >>> model = train(**quick, max_buckets=1, baselines="random", progress=False)
       >>> model
       TrainedModel('synthetic': 1000 users, 600 items, fedmf: frozen + lora(rank=4))
       >>> model.recommend([3, 5], k=2).select("user", "rank").rows()
