@@ -115,6 +115,7 @@ from fedpeft_jax.federated import (
     published_negatives,
     with_server_optimizer,
 )
+from fedpeft_jax.serving import FoldedIn, TrainedModel, load, train
 
 __version__ = "0.1.0"
 
@@ -155,6 +156,7 @@ __all__ = [
     "FedNCF",
     "FedPerGNN",
     "Fitted",
+    "FoldedIn",
     "Hash",
     "History",
     "InputError",
@@ -185,6 +187,7 @@ __all__ = [
     "Suggestions",
     "Sum",
     "Sums",
+    "TrainedModel",
     "Upload",
     "advance",
     "chain_downloads",
@@ -203,6 +206,7 @@ __all__ = [
     "init_server",
     "keep_surviving",
     "leave_one_out",
+    "load",
     "load_dataset",
     "load_variables",
     "make_algorithm",
@@ -225,6 +229,7 @@ __all__ = [
     "schedule_of",
     "start",
     "take",
+    "train",
     "variables_of",
     "with_server_optimizer",
 ]

@@ -23,13 +23,20 @@ MAY_IMPORT = {
     "evaluation": {"core", "data", "backbones", "evaluation"},
 }
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
+MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, "commands"}
 
 # In a folder of plugins a file may import these, and the registry alone its siblings.
 SHARED = ("base", "checks", "codes", "layers")
 
 # Optional or slow to import: inside the function that needs them.
-LAZY = {"torch", "sentence_transformers", "matplotlib", "sklearn"}
+LAZY = {
+    "torch",
+    "sentence_transformers",
+    "matplotlib",
+    "sklearn",
+    "safetensors",
+}
 
 FILES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

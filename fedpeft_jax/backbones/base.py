@@ -56,9 +56,10 @@ class Backbone(nn.Module):
     """A recommender that scores items for one client (abstract).
 
     A subclass may also define `fit(item_features)`, which returns initial values of its
-    own variables by collection (see `fit_model`), and an attribute `local_schedule`,
+    own variables by collection (see `fit_model`), an attribute `local_schedule`,
     the groups of roles that a local step trains one after the other (see
-    `schedule_of`).
+    `schedule_of`), and a method `user_embedding(history) -> float32[D]` if its user
+    vector is another than the private variable `user`.
 
     Attributes:
       item_embedding: the item embedding. Every recommender works with every embedding.

@@ -89,13 +89,21 @@ class FedPerGNN(Backbone):
         self, history: History, ids: Array | None, *, deterministic: bool
     ) -> Array:
         del deterministic
+        return self.item_embedding.inner(ids, self.user_embedding(history))
+
+    def user_embedding(self, history: History) -> Array:
+        """Returns the vector whose inner product with an item's is its score, [D].
+
+        Args:
+          history: the client's training items.
+        """
         count = jnp.maximum(jnp.sum(history.mask), 1).astype(jnp.float32)
         weights = history.mask / count
         if self.normalization == "symmetric":
             degrees = jnp.maximum(self.degrees.value[history.ids], 1)
             weights = history.mask / jnp.sqrt(count * degrees)
         propagated = self.item_embedding.weighted_sum(history.ids, weights)
-        return self.item_embedding.inner(ids, 0.5 * (self.user.value + propagated))
+        return 0.5 * (self.user.value + propagated)
 
     def fit(self, item_features: ItemFeatures) -> dict[str, PyTree]:
         if self.normalization != "symmetric" or item_features.degrees is None:

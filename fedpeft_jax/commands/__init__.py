@@ -15,6 +15,7 @@ from fedpeft_jax.experiment import cli
 COMMANDS = {
     "run": "run one experiment",
     "grid": "run rows of settings with several seeds",
+    "recommend": "print what a run recommends to a user, or beside an item",
     "report": "print the table of runs that have finished",
 }
 """The commands and what they do."""

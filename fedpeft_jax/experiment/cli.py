@@ -12,9 +12,9 @@ import jax
 from absl import app, flags, logging
 
 from fedpeft_jax.core import specs
+from fedpeft_jax.core.compilation_cache import use_compilation_cache
 from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
 from fedpeft_jax.core.settings import kind_of
-from fedpeft_jax.core.user_cache import user_cache
 from fedpeft_jax.data import DATASETS
 from fedpeft_jax.evaluation import BASELINES
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
@@ -177,17 +177,6 @@ def continued_by(out: pathlib.Path) -> Iterator[None]:
     except StoppedError as error:
         remedy = f"everything is saved: the same command with `out={out}` continues it"
         raise StoppedError(error.reason, error.signal, remedy) from None
-
-
-def use_compilation_cache() -> None:
-    """Stores compiled programs in the user's cache folder.
-
-    It does nothing if JAX is configured with another folder.
-    """
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        folder = user_cache("jax")
-        if folder is not None:
-            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def start(main: Callable[[list[str]], int]) -> None:

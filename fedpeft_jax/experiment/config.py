@@ -9,6 +9,7 @@ holds it.
 import dataclasses
 import difflib
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError, brief
@@ -145,6 +146,35 @@ def configure(**given: Any) -> RunConfig:
     config = _resolve(config)
     _check_fields(config)  # a plugin may suggest a value that is not allowed
     _check(config)
+    check_plugins(config.model, config.training, config.server, config.text)
+    return config
+
+
+def restore(values: Mapping[str, Any]) -> RunConfig:
+    """Returns the configuration of a run that is read, from its `config.json`.
+
+    The data set need not be one that can be read here. A setting that is not among the
+    values, because an older version wrote them, has its default.
+
+    Args:
+      values: the result of `RunConfig.flat`.
+
+    Raises:
+      InputError: for a name or a value that is not allowed.
+
+    Example:
+      >>> given = configure(rounds=30)
+      >>> restore(given.flat()) == given
+      True
+    """
+    for name in values:
+        if name not in FIELDS:
+            raise InputError(
+                f"there is no setting {name!r}: another version wrote the run, use that"
+            )
+    config = _grouped({k: v for k, v in values.items() if v is not None})
+    _check_fields(config)
+    config = _resolve(config)
     check_plugins(config.model, config.training, config.server, config.text)
     return config
 

@@ -16,7 +16,9 @@ from fedpeft_jax.experiment.communication import (
     measure_traffic,
 )
 from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.dataset_name import name_dataset
 from fedpeft_jax.experiment.finish import finish
+from fedpeft_jax.experiment.id_tables import frames_of, id_tables
 from fedpeft_jax.experiment.identity import fingerprint
 from fedpeft_jax.experiment.phase_rounds import Validate, train_phase
 from fedpeft_jax.experiment.phases import (
@@ -100,6 +102,8 @@ def run(
       ['full', 'sampled']
     """
     own = None
+    if dataset is not None:
+        config = name_dataset(config, dataset.name)
     if folder is None and config.run.out is not None:
         own = folder = RunFolder(config.run.out, config.name, config.run.resume)
     recorder = Recorder(folder, reporter, config.run.keep_checkpoints, stop)
@@ -132,6 +136,10 @@ def _run(
     """Trains from the beginning or from a checkpoint, and evaluates."""
     recorder.fingerprint = fingerprint(config, prepared)
     saved = open_folder(config, recorder)
+    folder = recorder.folder
+    if folder is not None and not (saved and folder.has_tables()):
+        tables = id_tables(prepared.dataset, prepared.split)
+        folder.write_tables(tables.name, frames_of(tables))
     sampler = planned[0].algorithm.training.sampler
     clients = make_clients(config, prepared.split, sampler)
     evaluator = Evaluator(prepared.split, prepared.candidates)

@@ -1,5 +1,6 @@
 """The output of a run: notes and progress, and a table of the results at its end."""
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -89,7 +90,9 @@ def note_figures(reporter: Reporter, name: str, values: Mapping[str, Any]) -> No
 
 
 class ConsoleReporter(Reporter):
-    """Draws progress bars on a terminal, and prints plain lines elsewhere.
+    """Draws progress bars on a terminal and in a notebook, else prints plain lines.
+
+    In a notebook the bars need the package ipywidgets.
 
     Args:
       console: where to print; standard error by default.
@@ -114,7 +117,7 @@ class ConsoleReporter(Reporter):
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
         """Updates the bar of a task, or prints lines at intervals and at its end."""
         figures = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        if not self.console.is_terminal:
+        if not self._draws():
             now, (then, last) = self._clock(), self._printed
             if done == total or task != last or now - then >= _PLAIN_SECONDS:
                 self.note(f"{task} {done}/{total}  {figures}")
@@ -133,6 +136,12 @@ class ConsoleReporter(Reporter):
         if task not in self._tasks:
             self._tasks[task] = self._bars.add_task(task, total=total, figures="")
         self._bars.update(self._tasks[task], completed=done, figures=figures)
+
+    def _draws(self) -> bool:
+        """Returns whether bars can be drawn here."""
+        if self.console.is_jupyter:  # rich warns without this package
+            return importlib.util.find_spec("ipywidgets") is not None
+        return self.console.is_terminal
 
     def close(self) -> None:
         """Stops the progress bars."""

@@ -1,8 +1,9 @@
 """The folder of a run: its configuration, its metrics, its model and its summary.
 
 `config.json` is written first. `metrics.jsonl` has one line per evaluation, written
-during the run. `checkpoints/` and `per_user.parquet` follow. `summary.json` is written
-last and atomically, so that it exists if and only if the run finished.
+during the run. `items.parquet`, `users.parquet` and `histories.parquet` are written
+before the first round. `checkpoints/` and `per_user.parquet` follow. `summary.json` is
+written last and atomically, so that it exists if and only if the run finished.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import itertools
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -21,9 +23,15 @@ from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.experiment.checkpoint import save_variables
 from fedpeft_jax.experiment.folder_lock import FolderLock
 
+TABLES = ("items", "users", "histories")
+"""The tables with the original ids, each in a file NAME.parquet."""
+
+TABLES_MANIFEST = "tables.json"
+"""The file with the size, the SHA-256 and the number of rows of each table."""
+
 _OURS = (
     *("config.json", "metrics.jsonl", "per_user.parquet", "summary.json"),
-    "checkpoints",
+    *("checkpoints", TABLES_MANIFEST, *(f"{name}.parquet" for name in TABLES)),
 )
 
 
@@ -88,6 +96,25 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes `config.json` atomically."""
         self._write("config.json", json.dumps(config, indent=2) + "\n")
+
+    def has_tables(self) -> bool:
+        """Returns whether `write_tables` has written to the folder."""
+        return (self.path / TABLES_MANIFEST).is_file()
+
+    def write_tables(self, dataset: str, tables: Mapping[str, pl.DataFrame]) -> None:
+        """Writes the tables with the original ids, and then their manifest.
+
+        Args:
+          dataset: the name of the data set.
+          tables: a frame for each name of `TABLES`.
+        """
+        files = {}
+        for name, table in tables.items():
+            size_and_hash = self._write_parquet(f"{name}.parquet", table)
+            files[name] = [*size_and_hash, len(table)]
+        content = {"dataset": dataset, "files": files}
+        content["sha256"] = digest_of(content)
+        self._write(TABLES_MANIFEST, json.dumps(content, indent=2) + "\n")
 
     def append_metrics(self, entry: dict[str, Any]) -> None:
         """Appends a line to `metrics.jsonl` and closes the file."""
@@ -185,7 +212,8 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(self.path / name, error) from error
 
-    def _write_parquet(self, name: str, table: pl.DataFrame) -> None:
+    def _write_parquet(self, name: str, table: pl.DataFrame) -> tuple[int, str]:
+        """Writes a table atomically, and returns its size in bytes and its SHA-256."""
         partial = self.path / f".{name}.partial"
         try:
             # Polars hides the reason why it cannot write to a file.
@@ -196,10 +224,17 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.path / name)
+            size = content.getbuffer().nbytes
+            return size, hashlib.sha256(content.getbuffer()).hexdigest()
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise _unwritable(self.path / name, error) from error
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a JSON object."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _make_free_folder(name: str) -> pathlib.Path:
