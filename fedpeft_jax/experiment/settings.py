@@ -134,7 +134,7 @@ class TrainingSettings:
         most=1,
     )
     sign_flip_scale: float = setting(
-        1.0, "factor by which attackers also multiply their updates", above=0
+        1.0, "factor by which attackers also multiply their updates", above=0, most=1e6
     )
 
 
