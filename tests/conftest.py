@@ -1,7 +1,20 @@
-"""Strict JAX in every test, and a cache folder that is not the user's."""
+"""Strict JAX in every test, and cache folders that are not the user's."""
+
+import atexit
+import os
+import shutil
+import tempfile
 
 import jax
 import pytest
+
+# All processes of a test run share what they compile: eager operations, too.
+PROGRAMS = "FEDPEFT_JAX_TEST_PROGRAMS"
+if PROGRAMS not in os.environ:
+    os.environ[PROGRAMS] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ[PROGRAMS], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ[PROGRAMS])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 # Shapes never line up by accident, and no two draws share a key.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,7 +1,7 @@
 """Whole runs in seconds: 60 users, 40 items, and programs that compile once.
 
-The compiler does not optimise and keeps what it compiled, so that the runs of a module
-that differ in nothing it sees share their programs.
+The compiler does not optimise, and runs that differ in nothing it sees share their
+programs.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from jax.experimental.compilation_cache import compilation_cache
 
 from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
 from fedpeft_jax.experiment import Reporter, RunFolder, cli, configure, run
@@ -45,8 +44,6 @@ TRAINED = {**SETTINGS, "full": "trained", "embedding": "none", "warm_up_rounds":
 _FOLDER = tempfile.TemporaryDirectory()
 _JAX = {
     "jax_disable_most_optimizations": True,
-    "jax_compilation_cache_dir": _FOLDER.name,
-    "jax_persistent_cache_min_compile_time_secs": 0,
 }
 
 
@@ -71,13 +68,11 @@ def small_runs():
         )
         for name, value in _JAX.items():
             jax.config.update(name, value)
-        compilation_cache.reset_cache()
         try:
             yield
         finally:
             for name, value in before.items():
                 jax.config.update(name, value)
-            compilation_cache.reset_cache()
 
 
 def finish(path, **settings):

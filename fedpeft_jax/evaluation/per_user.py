@@ -197,6 +197,7 @@ def paired_difference(
       each.
 
     Example:
+      >>> from fedpeft_jax.evaluation.ranks import Ranks
       >>> def ranks(*above):
       ...   return {"test": {"sampled": Ranks(np.array(above), np.zeros(4, int))}}
       >>> paired_difference(

@@ -16,12 +16,12 @@ from fedpeft_jax.core.errors import InputError, brief
 from fedpeft_jax.core.settings import check_fields, plain
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import DataSettings, check_source
-from fedpeft_jax.evaluation import BASELINES
 from fedpeft_jax.experiment.build import (
     check_plugins,
     embedding_uses_text,
     suggestions_of,
 )
+from fedpeft_jax.experiment.evaluation_checks import check_evaluation
 from fedpeft_jax.experiment.settings import (
     WARM_UP_ROUNDS,
     EvaluationSettings,
@@ -233,24 +233,7 @@ def _check(config: RunConfig) -> None:
     check_source(config.data)
     if model.full == "none" and model.full_init != "text":
         raise InputError("`full_init` has no effect with `full=none`: leave it out")
-    for name in config.baseline_names:
-        if name not in BASELINES:
-            raise InputError(
-                f"`baselines`: {brief(name)} is not known: use some of "
-                f"{', '.join(BASELINES)}"
-            )
-    if config.evaluation.given_candidates is not None:
-        for name in ("num_candidates", "candidates"):
-            value = getattr(config.evaluation, name)
-            if value != FIELDS[name].default:
-                raise InputError(
-                    f"`{name}={value}` has no effect with `given_candidates`: leave it "
-                    "out"
-                )
-    if len(set(config.baseline_names)) < len(config.baseline_names):
-        raise InputError(
-            f"`baselines={config.evaluation.baselines}` has a name twice: leave one out"
-        )
+    check_evaluation(config.evaluation, config.baseline_names)
     patience = config.evaluation.early_stopping_rounds
     if patience and not config.data.valid_items:
         raise InputError(

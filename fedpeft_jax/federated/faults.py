@@ -109,7 +109,7 @@ def who_answers(
     Example:
       >>> cohort, key = jnp.arange(4), jax.random.key(0)
       >>> who_answers(Faults(dropout_rate=0.5), key, 3, cohort, nobody=9).tolist()
-      [0, 9, 9, 3]
+      [9, 9, 2, 9]
     """
     if not faults.dropout_rate:
         return client_ids

@@ -77,7 +77,7 @@ def test_what_a_strategy_learned_is_noted_and_in_the_summary():
 
 def test_a_non_finite_update_stops_the_run_and_nothing_before_it_is_lost(tmp_path):
     settings = {**SETTINGS, "warm_up_rounds": 0, "eval_every": 1, "rounds": 8}
-    config = configure(**{**settings, "client_optimizer": "sgd(learning_rate=1e12)"})
+    config = configure(**{**settings, "client_optimizer": "sgd(learning_rate=1e20)"})
     folder = RunFolder(tmp_path / "run", "run")
     with pytest.raises(DivergedError) as caught:
         run(config, folder=folder)

@@ -32,12 +32,13 @@ KILLS = 4  # of every run, 64 in all
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def environment():
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+        "JAX_COMPILATION_CACHE_DIR": os.environ["FEDPEFT_JAX_TEST_PROGRAMS"],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
 

@@ -71,7 +71,7 @@ def test_writes_every_field(benchmark, tmp_path, capsys, setting, aggregator):
         ("--rounds=many", "rounds"),
         ("--no_such_flag=1", "no_such_flag"),
         ("stray", "unexpected argument 'stray'"),
-        ("--aggregator=median", "unknown aggregator 'median'"),
+        ("--aggregator=best", "unknown aggregator 'best'"),
         ("--server_optimizer=sgd", "needs 'learning_rate'"),
         ("--scaling_items=1,x", "--scaling_items='1,x'"),
         ("--data_dir=/nowhere", "/nowhere"),

@@ -132,7 +132,7 @@ def test_a_link_in_the_place_of_the_checkpoints(folder, tmp_path):
         ({"embedding": "evil"}, "unknown embedding 'evil'"),
         ({"client_optimizer": "adam"}, "needs 'learning_rate'"),
         ({"features": "8"}, "`features='8'` must be an integer"),
-        ({"features": 10**12}, "are not those of its configuration"),
+        ({"features": 10**12}, "`features=1000000000000` must be at least 1"),
         ({"embedding": "lora(rank=3)"}, "are not those of its configuration"),
         ({"backbone": "pfedrec"}, "are not those of its configuration"),
         ({"full": "none"}, "are not those of its configuration"),

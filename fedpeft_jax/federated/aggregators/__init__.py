@@ -11,9 +11,8 @@ from fedpeft_jax.federated.aggregators.base import (
 )
 from fedpeft_jax.federated.aggregators.norm_bounded_mean import norm_bounded_mean
 from fedpeft_jax.federated.aggregators.order_statistics import median, trimmed_mean
-from fedpeft_jax.federated.aggregators.row_mean import row_mean
+from fedpeft_jax.federated.aggregators.row_mean import row_mean, sparse_row_mean
 from fedpeft_jax.federated.aggregators.server_optimizer import with_server_optimizer
-from fedpeft_jax.federated.aggregators.sparse_row_mean import sparse_row_mean
 
 AGGREGATORS: dict[str, Callable[..., Aggregator]] = {
     "mean": mean,
