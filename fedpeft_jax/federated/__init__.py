@@ -6,6 +6,7 @@ from fedpeft_jax.federated.aggregators import (
     with_server_optimizer,
 )
 from fedpeft_jax.federated.algorithm import Algorithm, RoundReport, RoundState
+from fedpeft_jax.federated.attackers import num_attackers
 from fedpeft_jax.federated.client import LocalTraining, train_client
 from fedpeft_jax.federated.cohorts import Cohorts, Tiles, make_tiles, plan_cohorts
 from fedpeft_jax.federated.faults import (
@@ -13,7 +14,6 @@ from fedpeft_jax.federated.faults import (
     VANISHED,
     Faults,
     check_faults,
-    num_attackers,
 )
 from fedpeft_jax.federated.losses import LOSSES
 from fedpeft_jax.federated.optimizers import OPTIMIZERS, by_role

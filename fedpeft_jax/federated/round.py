@@ -18,11 +18,11 @@ from fedpeft_jax.federated.algorithm import (
     RoundState,
     figure_names,
 )
+from fedpeft_jax.federated.attackers import attack
 from fedpeft_jax.federated.client import train_client
 from fedpeft_jax.federated.cohorts import Tiles
 from fedpeft_jax.federated.faults import (
     all_finite,
-    attack,
     count,
     drop_nonfinite,
     epochs_of,

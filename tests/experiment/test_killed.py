@@ -29,6 +29,7 @@ COMMON = {
     "server_optimizer": "adam(learning_rate=0.1)",
 }
 KILLS = 4  # of every run, 64 in all
+QUICK = ("fedmf", "lora")
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +97,7 @@ MOMENTS = ("writing a checkpoint", "in the rounds", "at any time")
 @pytest.mark.parametrize(
     ("backbone", "strategy"),
     [
-        pytest.param(
-            b, s, marks=() if (b, s) == ("fedmf", "lora") else pytest.mark.slow
-        )
+        pytest.param(b, s, marks=() if (b, s) == QUICK else pytest.mark.slow)
         for b in BACKBONES
         for s in STRATEGIES
     ],

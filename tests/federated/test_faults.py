@@ -10,11 +10,10 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import ClientPurpose, client_key, purpose_key
 from fedpeft_jax.federated import Algorithm, Faults, with_server_optimizer
 from fedpeft_jax.federated.aggregators import mean
+from fedpeft_jax.federated.attackers import is_attacker, num_attackers
 from fedpeft_jax.federated.faults import (
     check_faults,
     epochs_of,
-    is_attacker,
-    num_attackers,
 )
 from fedpeft_jax.federated.losses import bpr
 from tests import toys
