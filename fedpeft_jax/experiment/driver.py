@@ -20,6 +20,7 @@ from fedpeft_jax.experiment.dataset_name import name_dataset
 from fedpeft_jax.experiment.finish import finish
 from fedpeft_jax.experiment.id_tables import frames_of, id_tables
 from fedpeft_jax.experiment.identity import fingerprint
+from fedpeft_jax.experiment.kept_pretraining import keep
 from fedpeft_jax.experiment.phase_rounds import Validate, train_phase
 from fedpeft_jax.experiment.phases import (
     Phase,
@@ -112,7 +113,8 @@ def run(
             done = finished(folder, config, recorder)
             if done is not None:
                 return RunResult(*done, None)
-        prepared = prepare(config, recorder.reporter, dataset)
+        kept = None if folder is None else folder.pretrained
+        prepared = prepare(config, recorder.reporter, dataset, kept)
         recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
         for choice in unsound_choices(config):
             recorder.reporter.note(f"unsound protocol: {choice}")
@@ -140,6 +142,8 @@ def _run(
     if folder is not None and not (saved and folder.has_tables()):
         tables = id_tables(prepared.dataset, prepared.split)
         folder.write_tables(tables.name, frames_of(tables))
+    if folder is not None and prepared.learned is not None:
+        keep(folder.pretrained, prepared.learned, recorder.reporter.note)
     sampler = planned[0].algorithm.training.sampler
     clients = make_clients(config, prepared.split, sampler)
     evaluator = Evaluator(prepared.split, prepared.candidates)

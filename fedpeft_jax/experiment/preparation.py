@@ -1,5 +1,6 @@
 """Prepares a run: loads data, splits them, and pretrains on the server."""
 
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -8,8 +9,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
-from fedpeft_jax.core.specs import name_of
-from fedpeft_jax.core.typing import Array, Key
+from fedpeft_jax.core.typing import Key
 from fedpeft_jax.data import (
     Dataset,
     Split,
@@ -20,16 +20,13 @@ from fedpeft_jax.data import (
     sample_candidates,
 )
 from fedpeft_jax.embeddings import ItemFeatures
-from fedpeft_jax.experiment.build import embedding_uses_text
 from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.item_text import learn_from_text
+from fedpeft_jax.experiment.kept_pretraining import Learned
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import check_memory
-from fedpeft_jax.experiment.plugins import factory_of
 from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.features import (
-    TextFeatures,
-    encode_texts,
-    load_text_embeddings,
     normalize_latents,
     random_latents,
 )
@@ -49,6 +46,7 @@ class Prepared(NamedTuple):
       pretraining: figures for the summary; empty if nothing was pretrained.
       load_s: seconds of loading, filtering and splitting.
       pretrain_s: seconds of encoding and pretraining.
+      learned: the result of the pretraining; None if the model reads no text.
     """
 
     dataset: Dataset
@@ -58,12 +56,14 @@ class Prepared(NamedTuple):
     pretraining: dict[str, Any]
     load_s: float
     pretrain_s: float
+    learned: Learned | None = None
 
 
 def prepare(
     config: RunConfig,
     reporter: Reporter | None = None,
     dataset: Dataset | None = None,
+    kept: pathlib.Path | None = None,
 ) -> Prepared:
     """Loads and splits the data set, and pretrains item embeddings from text.
 
@@ -71,6 +71,7 @@ def prepare(
       config: the configuration.
       reporter: receives notes and progress; None for no output.
       dataset: a data set that replaces the one that the configuration names.
+      kept: the folder in which the run may have kept its pretraining.
 
     Returns:
       The input of the federated phases.
@@ -104,10 +105,12 @@ def prepare(
     candidates = _candidates(config, dataset, split, reporter)
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
-    item_features, pretraining = _item_features(config, dataset, split, key, reporter)
+    item_features, pretraining, learned = _item_features(
+        config, dataset, split, key, reporter, kept
+    )
     seconds = time.perf_counter() - start
     return Prepared(
-        dataset, split, candidates, item_features, pretraining, load_s, seconds
+        dataset, split, candidates, item_features, pretraining, load_s, seconds, learned
     )
 
 
@@ -196,12 +199,22 @@ def _check_negatives(config: RunConfig, dataset: Dataset, split: Split) -> None:
 
 
 def _item_features(
-    config: RunConfig, dataset: Dataset, split: Split, key: Key, reporter: Reporter
-) -> tuple[ItemFeatures, dict[str, Any]]:
-    latents, encodings = None, None
+    config: RunConfig,
+    dataset: Dataset,
+    split: Split,
+    key: Key,
+    reporter: Reporter,
+    kept: pathlib.Path | None,
+) -> tuple[ItemFeatures, dict[str, Any], Learned | None]:
+    latents, encodings, learned = None, None, None
     figures: dict[str, Any] = {}
     if config.uses_text:
-        encodings, latents, figures = _learn_from_text(config, dataset, key, reporter)
+        encodings, learned, figures = learn_from_text(
+            config, dataset, key, reporter, kept
+        )
+        latents = normalize_latents(
+            learned.pretrained.latents, config.model.latent_scale
+        )
     model, table = config.model, latents
     if model.full != "none" and (model.full_init == "random" or latents is None):
         table = random_latents(
@@ -211,58 +224,5 @@ def _item_features(
             model.latent_scale,
         )
     degrees = np.bincount(split.train.values, minlength=dataset.num_items)
-    return ItemFeatures(encodings, latents, table, degrees.astype(np.int32)), figures
-
-
-def _learn_from_text(
-    config: RunConfig, dataset: Dataset, key: Key, reporter: Reporter
-) -> tuple[np.ndarray, Array, dict[str, Any]]:
-    text = _encode(config, dataset, reporter)
-    reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
-    if missing := int(text.missing.sum()):
-        reporter.note(f"  {missing} items without text start at the mean of the others")
-    pretrain = factory_of("pretraining", config.text.pretraining)()
-    pretrained = pretrain(
-        key,
-        text.encodings,
-        latent=config.model.features,
-        progress=lambda done, total, loss: reporter.progress(
-            "pretraining", done, total, loss=loss
-        ),
-    )
-    spread = pretrained.latent_spread
-    name = name_of(config.text.pretraining)
-    reporter.note(
-        f"{name}: explains {pretrained.explained_variance:.3f} of the variance, "
-        f"latent spread {spread.min():.3g} to {spread.max():.3g}"
-    )
-    figures = {
-        "source": text.source,
-        "items_without_text": missing,
-        "explained_variance": float(pretrained.explained_variance),
-        "latent_spread": [float(spread.min()), float(spread.max())],
-    }
-    latents = normalize_latents(pretrained.latents, config.model.latent_scale)
-    return text.encodings, latents, figures
-
-
-def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeatures:
-    if config.text.text_embeddings is not None:
-        counts = np.bincount(dataset.items.values, minlength=dataset.num_items)
-        # An id without an interaction needs no text.
-        return load_text_embeddings(
-            config.text.text_embeddings, dataset.item_ids, optional=counts == 0
-        )
-    if dataset.item_text is None:
-        needs_text = config.has_embedding and embedding_uses_text(config.model)
-        other = "another `embedding`" if needs_text else "`full_init=random`"
-        raise InputError(
-            f"dataset {dataset.name!r} has no item text: "
-            f"give `text_embeddings=FILE.npz`, or set {other}"
-        )
-    return encode_texts(
-        dataset.item_text,
-        config.text.text_encoder,
-        seed=config.data.data_seed,
-        note=reporter.note,
-    )
+    features = ItemFeatures(encodings, latents, table, degrees.astype(np.int32))
+    return features, figures, learned

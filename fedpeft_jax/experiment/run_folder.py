@@ -85,6 +85,11 @@ class RunFolder:
                 "of a run, or `resume=auto`"
             )
 
+    @property
+    def pretrained(self) -> pathlib.Path:
+        """The folder that keeps what the run learned from item text."""
+        return self.path / "checkpoints" / "pretrained"
+
     def held_config(self) -> dict[str, Any] | None:
         """Returns the settings of the run in the folder, None if there is none."""
         return self._read_json("config.json")
