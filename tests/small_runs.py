@@ -41,6 +41,15 @@ SETTINGS: dict[str, Any] = {
 TRAINED = {**SETTINGS, "full": "trained", "embedding": "none", "warm_up_rounds": None}
 """The paper's Full, whose program is the warm-up's of `SETTINGS`."""
 
+BACKBONES = ("fedmf", "fedncf", "pfedrec", "fedpergnn")
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "full": {"full": "trained", "embedding": "none", "warm_up_rounds": 0},
+    "lora": {"embedding": "lora(rank=2)"},
+    "hash": {"embedding": "hash(num_buckets=8)"},
+    "rq": {"embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"},
+}
+"""Settings of every recommender and every embedding, with both or with one phase."""
+
 _FOLDER = tempfile.TemporaryDirectory()
 _JAX = {
     "jax_disable_most_optimizations": True,

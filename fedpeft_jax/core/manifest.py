@@ -36,7 +36,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     files = {name: _size_and_hash(folder / name) for name in _files_in(folder)}
     content = {"files": files, "facts": dict(facts)}
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump({**content, "sha256": _digest(content)}, file, indent=1)
+        json.dump({**content, "sha256": digest_of(content)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -59,7 +59,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         listed = sorted(files)
     except (AttributeError, KeyError, TypeError, RecursionError, ValueError) as error:
         raise ValueError(f"{MANIFEST} is damaged") from error
-    if _digest(manifest) != digest:
+    if digest_of(manifest) != digest:
         raise ValueError(f"{MANIFEST} has another content than when it was written")
     # Nothing is opened but what is listed, and no link leads out of the folder.
     if listed != sorted(name for name in _files_in(folder) if name != MANIFEST):
@@ -81,7 +81,8 @@ def _files_in(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a JSON object."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

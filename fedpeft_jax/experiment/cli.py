@@ -46,7 +46,7 @@ def define_flags(leave_out: Sequence[str] = ()) -> None:
 
 
 def as_flags(message: str) -> str:
-    """Returns a message in which settings are written as flags.
+    """Returns a message in which settings are written as flags, as a shell reads them.
 
     Args:
       message: text with settings in backticks, `name` or `name=value`.
@@ -54,10 +54,15 @@ def as_flags(message: str) -> str:
     Example:
       >>> as_flags("`rounds=0` must be at least 1, see `codebooks`")
       '--rounds=0 must be at least 1, see `codebooks`'
+      >>> as_flags("try `server_optimizer=sgd(learning_rate=1.0)`")
+      "try --server_optimizer='sgd(learning_rate=1.0)'"
     """
 
     def flag(match: re.Match[str]) -> str:
-        return f"--{match[1]}{match[2]}" if match[1] in FIELDS else match[0]
+        name, value = match[1], match[2]
+        if "(" in value and "'" not in value:
+            value = f"='{value[1:]}'"
+        return f"--{name}{value}" if name in FIELDS else match[0]
 
     return re.sub(r"`(\w+)((?:=[^`]*)?)`", flag, message)
 

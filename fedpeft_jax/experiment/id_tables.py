@@ -17,10 +17,11 @@ import numpy as np
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.manifest import digest_of
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.data import Dataset, Split
 from fedpeft_jax.data.titles import titles_of
-from fedpeft_jax.experiment.run_folder import TABLES, TABLES_MANIFEST, digest_of
+from fedpeft_jax.experiment.run_folder import TABLES, TABLES_MANIFEST
 
 _MOST_JSON = 2**26  # bytes
 

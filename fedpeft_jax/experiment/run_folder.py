@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.manifest import digest_of
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.experiment.checkpoint import save_variables
 from fedpeft_jax.experiment.folder_lock import FolderLock
@@ -235,11 +236,6 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise _unwritable(self.path / name, error) from error
-
-
-def digest_of(content: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a JSON object."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _make_free_folder(name: str) -> pathlib.Path:

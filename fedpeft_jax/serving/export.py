@@ -6,6 +6,7 @@ it, with the model's variables inside and a symbolic number of users.
 """
 
 import contextlib
+import io
 import os
 import pathlib
 from collections.abc import Mapping
@@ -63,14 +64,15 @@ def export_model(
         "vectors.safetensors": save(arrays, metadata=metadata),
         "score.jax": serialize_score(model, variables),
     }
+    for name, frame in frames_of(tables).items():
+        if name != "histories":  # they belong to the users
+            table = io.BytesIO()
+            frame.write_parquet(table)
+            files[f"{name}.parquet"] = table.getvalue()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             _replace(folder / name, bytes(content))
-        for name, frame in frames_of(tables).items():
-            if name != "histories":  # they belong to the users
-                frame.write_parquet(folder / f".{name}.partial")
-                (folder / f".{name}.partial").replace(folder / f"{name}.parquet")
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise InputError(

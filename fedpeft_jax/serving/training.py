@@ -12,7 +12,6 @@ from fedpeft_jax.experiment import (
     Prepared,
     Reporter,
     RunConfig,
-    RunFolder,
     SilentReporter,
     configure,
     make_phases,
@@ -59,16 +58,18 @@ def train(
       >>> model.recommend([3, 5], k=2).select("user", "rank").rows()
       [(3, 1), (3, 2), (5, 1), (5, 2)]
     """
-    given = dataset
+    given: Dataset | None = None
     if isinstance(dataset, str):
-        settings, given = {"dataset": dataset, **settings}, None
-    elif dataset is not None and not isinstance(dataset, Dataset):
+        settings = {"dataset": dataset, **settings}
+    elif isinstance(dataset, Dataset):
+        given = dataset
+    elif dataset is not None:
         raise InputError(
             f"dataset is a {type(dataset).__name__}: use `from_frame` to make a data "
             "set of a table, or give the name of one"
         )
     config = configure(**settings, out=None if out is None else os.fspath(out))
-    if isinstance(given, Dataset):
+    if given is not None:
         config = name_dataset(config, given.name)
     use_compilation_cache()
     reporter: Reporter = ConsoleReporter() if progress else SilentReporter()
@@ -78,23 +79,12 @@ def train(
         held.append(prepared)
         return make_phases(config, prepared)
 
-    folder = None
     try:
-        if out is not None:
-            folder = RunFolder(out, config.name, config.run.resume)
-        result = run(
-            config,
-            dataset=given if isinstance(given, Dataset) else None,
-            folder=folder,
-            reporter=reporter,
-            phases=phases,
-        )
+        result = run(config, dataset=given, reporter=reporter, phases=phases)
     finally:
         reporter.close()
-        if folder is not None:
-            folder.close()
-    if folder is not None:
-        return load(folder.path)
+    if out is not None:
+        return load(out)
     (prepared,) = held
     tables = id_tables(prepared.dataset, prepared.split)
     model = model_of(

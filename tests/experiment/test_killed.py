@@ -12,15 +12,8 @@ import time
 import pytest
 
 from tests.helpers import ROOT
-from tests.small_runs import results
+from tests.small_runs import BACKBONES, STRATEGIES, results
 
-BACKBONES = ("fedmf", "fedncf", "pfedrec", "fedpergnn")
-STRATEGIES = {
-    "full": {"full": "trained", "embedding": "none", "warm_up_rounds": 0},
-    "lora": {"embedding": "lora(rank=2)"},
-    "hash": {"embedding": "hash(num_buckets=8)"},
-    "rq": {"embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"},
-}
 COMMON = {
     "rounds": 40,
     "warm_up_rounds": 15,

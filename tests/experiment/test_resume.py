@@ -9,15 +9,16 @@ import pytest
 from fedpeft_jax import from_frame, generate_long_tailed
 from fedpeft_jax.core.errors import InputError, StoppedError
 from fedpeft_jax.experiment import Reporter, RunFolder, configure, load_variables, run
-from tests.small_runs import SETTINGS, Listener, history, results, small_runs
+from tests.small_runs import (
+    BACKBONES,
+    SETTINGS,
+    STRATEGIES,
+    Listener,
+    history,
+    results,
+    small_runs,
+)
 
-BACKBONES = ("fedmf", "fedncf", "pfedrec", "fedpergnn")
-STRATEGIES = {
-    "full": {"full": "trained", "embedding": "none", "warm_up_rounds": 0},
-    "lora": {"embedding": "lora(rank=2)"},
-    "hash": {"embedding": "hash(num_buckets=8)"},
-    "rq": {"embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"},
-}
 # The others are slow: they compile more.
 QUICK = {("fedmf", "full"), ("fedpergnn", "rq")}
 STATEFUL = {

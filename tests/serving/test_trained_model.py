@@ -7,15 +7,19 @@ import polars as pl
 import pytest
 
 from fedpeft_jax import InputError, load
-from tests.small_runs import NUM_ITEMS, NUM_USERS, finish, finished, leaf, small_runs
+from tests.small_runs import (
+    BACKBONES,
+    NUM_ITEMS,
+    NUM_USERS,
+    STRATEGIES,
+    finish,
+    finished,
+    leaf,
+    small_runs,
+)
 
-BACKBONES = ("fedmf", "fedncf", "pfedrec", "fedpergnn")
-STRATEGIES = {
-    "full": {"full": "trained", "embedding": "none"},
-    "lora": {"full": "none", "embedding": "lora(rank=2)"},
-    "hash": {"embedding": "hash(num_buckets=8)"},
-    "rq": {"embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"},
-}
+# A trained table, no table, and frozen tables.
+MODELS = {**STRATEGIES, "lora": {"full": "none", **STRATEGIES["lora"]}}
 QUICK = set(zip(BACKBONES, STRATEGIES, strict=True))
 CASES = [
     pytest.param(b, s, marks=() if (b, s) in QUICK else pytest.mark.slow)
@@ -43,9 +47,12 @@ def run_of(tmp_path_factory):
     def make(backbone, strategy):
         return finish(
             tmp_path_factory.mktemp("runs") / f"{backbone}-{strategy}",
-            backbone=backbone, warm_up_rounds=0, rounds=2, baselines="random",
-            client_optimizer="adam(learning_rate=0.1)", **STRATEGIES[strategy],
-        )  # fmt: skip
+            **{**MODELS[strategy], "warm_up_rounds": 0},
+            backbone=backbone,
+            rounds=2,
+            baselines="random",
+            client_optimizer="adam(learning_rate=0.1)",
+        )
 
     return make
 
