@@ -2,7 +2,13 @@
 
 from collections.abc import Callable
 
-from fedpeft_jax.backbones.base import Backbone, fit_model, schedule_of
+from fedpeft_jax.backbones.base import (
+    Backbone,
+    fit_model,
+    merge_adapter,
+    merged_factors,
+    schedule_of,
+)
 from fedpeft_jax.backbones.fedmf import FedMF
 from fedpeft_jax.backbones.fedncf import FedNCF
 from fedpeft_jax.backbones.fedpergnn import FedPerGNN
@@ -23,5 +29,7 @@ __all__ = [
     "FedPerGNN",
     "PFedRec",
     "fit_model",
+    "merge_adapter",
+    "merged_factors",
     "schedule_of",
 ]

@@ -8,8 +8,16 @@ import jax
 from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.roles import PRIVATE, TRAINED
 from fedpeft_jax.core.settings import Suggestions
-from fedpeft_jax.core.typing import Array, History, Key
-from fedpeft_jax.embeddings.base import Fitted, ItemEmbedding, ItemFeatures
+from fedpeft_jax.core.typing import Array, History, Key, PyTree, Variables
+from fedpeft_jax.embeddings import (
+    Fitted,
+    ItemEmbedding,
+    ItemFeatures,
+    factors_of,
+    merge,
+)
+
+_ITEM_EMBEDDING = "item_embedding"  # the scope of its variables, by Flax's rule
 
 Schedule: TypeAlias = tuple[tuple[str, ...], ...]
 """Groups of roles that a local step trains one after the other."""
@@ -65,6 +73,7 @@ class Backbone(nn.Module):
       item_embedding: the item embedding. Every recommender works with every embedding.
       suggestions: values for run settings that the user leaves out. They win over the
         embedding's suggestions.
+      merging: values that win over `suggestions` in a run with merges.
       private_init: `'per_client'` draws each client's private parameters from the
         client's own key (user vectors have to differ from the start); `'common'` gives
         all clients the same initial ones (e.g. those of a score function).
@@ -72,6 +81,7 @@ class Backbone(nn.Module):
 
     item_embedding: ItemEmbedding
     suggestions: ClassVar[Suggestions] = Suggestions()
+    merging: ClassVar[Suggestions] = Suggestions()
     private_init: ClassVar[Literal["per_client", "common"]] = "per_client"
 
     def score(
@@ -100,11 +110,49 @@ def fit_model(model: Backbone, key: Key, item_features: ItemFeatures) -> Fitted:
       item_features: what the server has about the items before the first round.
     """
     learned, figures = model.item_embedding.fit(key, item_features)
-    values = {role: {"item_embedding": tree} for role, tree in learned.items()}
+    values = {role: {_ITEM_EMBEDDING: tree} for role, tree in learned.items()}
     own = getattr(model, "fit", None)
     for role, tree in ({} if own is None else own(item_features)).items():
         values[role] = {**values.get(role, {}), **tree}
     return Fitted(values, figures)
+
+
+def merge_adapter(model: Backbone, server: Variables, key: Key) -> dict[str, Any]:
+    """Returns the server's variables after its compressed embedding was merged.
+
+    Variables of the recommender, such as the network of FedNCF, keep their values.
+
+    Args:
+      model: the recommender, whose compressed embedding can restart.
+      server: the server's variables by collection.
+      key: random key of the restart.
+
+    Returns:
+      New variables of the same structure, shapes and types.
+    """
+    merged = merge(model.item_embedding, _of_items(server), key)
+    return {
+        role: {**tree, _ITEM_EMBEDDING: merged[role]} if role in merged else tree
+        for role, tree in server.items()
+    }
+
+
+def merged_factors(server: Variables) -> dict[str, PyTree]:
+    """Returns the server's variables that a merge adds to the table, by collection.
+
+    Args:
+      server: the server's variables (or their shapes) by collection.
+    """
+    return factors_of(_of_items(server))
+
+
+def _of_items(server: Variables) -> dict[str, PyTree]:
+    """Returns the variables of the item embedding by collection, without empty ones."""
+    return {
+        role: tree[_ITEM_EMBEDDING]
+        for role, tree in server.items()
+        if _ITEM_EMBEDDING in tree
+    }
 
 
 def schedule_of(model: Backbone) -> Schedule:

@@ -20,6 +20,7 @@ class RunPurpose(enum.IntEnum):
     PRIVATE = 2
     ADAPTER = 3
     ROUNDS = 4
+    MERGE = 5
 
 
 class ClientPurpose(enum.IntEnum):

@@ -36,6 +36,7 @@ class Suggestions(NamedTuple):
     Attributes:
       latent_scale: standard deviation of the entries of the initial full table.
       warm_up_rounds: rounds that train the full table before it is frozen.
+      merge_every: rounds of the main phase between two merges; 0 for none.
       cohort_size: clients in a round.
       client_optimizer: a spec, the optimizer of the clients.
       private_optimizer: a spec, the optimizer of the private parameters.
@@ -45,6 +46,7 @@ class Suggestions(NamedTuple):
 
     latent_scale: float | None = None
     warm_up_rounds: int | None = None
+    merge_every: int | None = None
     cohort_size: int | None = None
     client_optimizer: str | None = None
     private_optimizer: str | None = None

@@ -11,6 +11,7 @@ from fedpeft_jax.embeddings.base import (
 )
 from fedpeft_jax.embeddings.hashing import Hash
 from fedpeft_jax.embeddings.lora import LoRA
+from fedpeft_jax.embeddings.merging import can_restart, factors_of, merge
 from fedpeft_jax.embeddings.rq import RQ
 
 EMBEDDINGS: dict[str, Callable[..., CompressedEmbedding]] = {
@@ -28,5 +29,8 @@ __all__ = [
     "ItemEmbedding",
     "ItemFeatures",
     "LoRA",
+    "can_restart",
+    "factors_of",
+    "merge",
     "take",
 ]

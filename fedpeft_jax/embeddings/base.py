@@ -67,10 +67,11 @@ class CompressedEmbedding(nn.Module):
     per-item tables with `self.variable(ROWS, ...)` or `self.variable(FROZEN, ...)`. The
     same module runs on whole tables [I, ...] and on a client's gathered rows [K, ...].
 
-    A subclass may define three more methods: `inner(ids, vector)` and
+    A subclass may define four more methods: `inner(ids, vector)` and
     `weighted_sum(ids, weights)` where it can compute these without building vectors,
-    and `fit(key, item_features) -> Fitted` where the server learns initial values. The
-    functions of the same names below fall back where it does not.
+    `fit(key, item_features) -> Fitted` where the server learns initial values, and
+    `restart(key)` if it can be merged into the table (`merging.py`). The functions of
+    the first three names below fall back where it does not.
 
     Attributes:
       num_items: I, the size of the catalogue.
@@ -80,6 +81,8 @@ class CompressedEmbedding(nn.Module):
       uses_text: whether `fit` needs item text.
       suggestions: values for run settings that the user leaves out. The recommender's
         suggestions win over these.
+      merging: values that win over `suggestions` in a run that merges the embedding
+        into the table. With a `merge_every` among them, runs merge by default.
     """
 
     num_items: int
@@ -87,6 +90,7 @@ class CompressedEmbedding(nn.Module):
     alone: bool = False
     uses_text: ClassVar[bool] = False
     suggestions: ClassVar[Suggestions] = Suggestions()
+    merging: ClassVar[Suggestions] = Suggestions()
 
     def __call__(self, ids: Array | None = None) -> Array:
         """Returns the embeddings of some rows: int32[...] -> float32[..., D]."""
@@ -197,9 +201,13 @@ class ItemEmbedding(nn.Module):
             **kwargs,
         )
 
-    def check(self) -> None:
-        """Raises InputError if the compressed embedding has a bad argument."""
-        self._compressed(parent=None)
+    def adapter_alone(self) -> CompressedEmbedding:
+        """Returns the compressed embedding as a module of its own.
+
+        Raises:
+          InputError: if it has a bad argument.
+        """
+        return self._compressed(parent=None)
 
     def __call__(self, ids: Array | None = None) -> Array:
         """Returns embeddings: int32[...] (or None for every row) -> float32[..., D]."""
@@ -233,7 +241,7 @@ class ItemEmbedding(nn.Module):
         values: dict[str, PyTree] = {}
         figures: Mapping[str, Any] = {}
         if self.compressed is not None:
-            adapter = self._compressed(parent=None)
+            adapter = self.adapter_alone()
             learned, figures = fit_embedding(adapter, key, item_features)
             for role, tree in learned.items():
                 values.setdefault(role, {})["compressed"] = tree

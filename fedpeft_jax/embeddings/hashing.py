@@ -14,9 +14,9 @@ import numpy as np
 
 from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.roles import FROZEN, SHARED
 from fedpeft_jax.core.settings import Suggestions
-from fedpeft_jax.core.typing import Array, Key
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
     Fitted,
@@ -33,8 +33,9 @@ _PRIME = 2**31 - 1  # above every item id, which is an int32
 class Hash(CompressedEmbedding):
     r""":math:`compressed(i) = \sum_j w_j(i)\, T_{h_j(i)}` with a shared `T [d_H, D]`.
 
-    The :math:`h_j` are universal hash functions, drawn once and then frozen. Mean
-    pooling has :math:`w_j = 1/h`. SENet pooling has
+    The :math:`h_j` are universal hash functions, drawn once and then frozen until a
+    merge draws others. Mean pooling has :math:`w_j = 1/h`, and with `signed` a random
+    sign for every item and function, as a count sketch has. SENet pooling has
     :math:`w = \sigma(W_2\,relu(W_1 z))`, where :math:`z_j` is the mean over the
     dimensions of the j-th vector; `W_1` and `W_2` are shared, sent, and have no biases.
 
@@ -46,6 +47,8 @@ class Hash(CompressedEmbedding):
       reduction: SENet's hidden layer has `max(1, h // reduction)` units.
       init_scale: standard deviation of the table if there is no full table. Beside a
         full table it starts at zero.
+      signed: whether items are added to their rows with random signs (Charikar et al.,
+        Finding frequent items in data streams, ICALP 2002).
 
     Raises:
       InputError: for an argument that is out of its bounds, or another pooling.
@@ -62,6 +65,7 @@ class Hash(CompressedEmbedding):
     pooling: Pooling = "mean"
     reduction: int = 2
     init_scale: float = 0.1
+    signed: bool = False
 
     # Every client changes the whole table T, so a large step overshoots. Its rows
     # distinguish the items only in part. The full table therefore has to learn the
@@ -101,16 +105,22 @@ class Hash(CompressedEmbedding):
             self.excite = nn.Dense(self.num_hashes, use_bias=False)
 
     def _draw(self, key: Key) -> Array:
-        buckets = universal_hash(key, self.num_items, self.num_buckets, self.num_hashes)
-        return buckets.astype(code_dtype(self.num_buckets))
+        # The last bit of a signed code is its sign.
+        codes = self.num_buckets * (2 if self.signed else 1)
+        buckets = universal_hash(key, self.num_items, codes, self.num_hashes)
+        return buckets.astype(code_dtype(codes))
 
     def _read(self, ids: Array | None) -> tuple[Array, Array]:
         """Returns buckets int32[..., h] and weights float32[..., h] of some rows."""
         buckets = take(self.buckets.value, ids).astype(jnp.int32)
+        signs = jnp.ones(buckets.shape)
+        if self.signed:
+            signs, buckets = 1.0 - 2.0 * (buckets & 1), buckets >> 1
         if self.pooling == "mean":
-            return buckets, jnp.full(buckets.shape, 1.0 / self.num_hashes)
+            return buckets, signs / self.num_hashes
         squeezed = jnp.mean(self.table, axis=1)[buckets]
-        return buckets, nn.sigmoid(self.excite(nn.relu(self.squeeze(squeezed))))
+        weights = nn.sigmoid(self.excite(nn.relu(self.squeeze(squeezed))))
+        return buckets, signs * weights
 
     def __call__(self, ids: Array | None = None) -> Array:
         buckets, weights = self._read(ids)
@@ -130,6 +140,11 @@ class Hash(CompressedEmbedding):
         del item_features
         buckets = jax.jit(self._draw)(key)
         return Fitted({FROZEN: {"buckets": buckets}}, shared_codes(np.asarray(buckets)))
+
+    def restart(self, key: Key) -> dict[str, PyTree]:
+        """Returns fresh hash functions and `T = 0`; SENet's weights are kept."""
+        table = jnp.zeros((self.num_buckets, self.features), jnp.float32)
+        return {SHARED: {"table": table}, FROZEN: {"buckets": self._draw(key)}}
 
 
 def universal_hash(

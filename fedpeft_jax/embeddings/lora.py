@@ -7,11 +7,13 @@ applied to an item table as in FedPEFT (arXiv 2512.13734).
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from fedpeft_jax.core.bounds import Bounds, check_number
-from fedpeft_jax.core.roles import ROWS
+from fedpeft_jax.core.roles import ROWS, SHARED
 from fedpeft_jax.core.settings import Suggestions
-from fedpeft_jax.core.typing import Array
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.embeddings.base import CompressedEmbedding, take
 
 
@@ -29,6 +31,9 @@ class LoRA(CompressedEmbedding):
       rank: k, at least 1.
       alpha: numerator of LoRA's scaling factor; None means k, that is, a factor of 1.
       init_scale: standard deviation of `A`.
+      restart_scale: length of the columns of `B` after a merge.
+      train_b: whether clients train `B`; with False they train only `A`, as in CoLR
+        (Nguyen et al., WWW 2024), which is of use after a merge alone.
 
     Raises:
       InputError: for an argument that is out of its bounds.
@@ -46,6 +51,8 @@ class LoRA(CompressedEmbedding):
     rank: int = 4
     alpha: float | None = None
     init_scale: float = 0.1
+    restart_scale: float = 1.0
+    train_b: bool = True
     # B changes by the mean of all clients' updates, for which a step of 1 is too slow.
     suggestions: ClassVar[Suggestions] = Suggestions(
         shared_server_optimizer="sgd(learning_rate=5.0)"
@@ -59,13 +66,15 @@ class LoRA(CompressedEmbedding):
         if self.alpha is not None:
             check_number("lora: alpha", self.alpha, Bounds(above=0, most=1e6))
         check_number("lora: init_scale", self.init_scale, scale)
+        check_number("lora: restart_scale", self.restart_scale, scale)
         super().__post_init__()
 
     def setup(self) -> None:
         # Without a full table, B = 0 would be a saddle point: all scores, and all
         # gradients except that of B, would be zero.
         init_b = nn.initializers.normal(0.1) if self.alone else nn.initializers.zeros
-        self.B = self.param("B", init_b, (self.features, self.rank))
+        matrix = self.param("B", init_b, (self.features, self.rank))
+        self.B = matrix if self.train_b else jax.lax.stop_gradient(matrix)
         self.A = self.variable(
             ROWS,
             "A",
@@ -87,3 +96,15 @@ class LoRA(CompressedEmbedding):
 
     def weighted_sum(self, ids: Array, weights: Array) -> Array:
         return self._scaling * self.B @ (weights @ take(self.A.value, ids))
+
+    def restart(self, key: Key) -> dict[str, PyTree]:
+        """Returns a random orthonormal `B` and `A = 0`.
+
+        With `A = 0` the product is zero, and the first step moves each item in the span
+        of `B`. (With `B = 0` and a random `A`, as at the start, all items would first
+        move by multiples of common directions.)
+        """
+        orthonormal = nn.initializers.orthogonal(self.restart_scale)
+        b = orthonormal(key, (self.features, self.rank), jnp.float32)
+        a = jnp.zeros((self.num_items, self.rank), jnp.float32)
+        return {SHARED: {"B": b}, ROWS: {"A": a}}

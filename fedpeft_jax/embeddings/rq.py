@@ -15,7 +15,7 @@ from fedpeft_jax.core.bounds import Bounds, check_number
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN, SHARED
 from fedpeft_jax.core.settings import Suggestions
-from fedpeft_jax.core.typing import Array, Key
+from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.embeddings.base import (
     CompressedEmbedding,
     Fitted,
@@ -39,7 +39,9 @@ class RQ(CompressedEmbedding):
     r""":math:`compressed(i) = \sum_j C_j[c_j(i)]`, shared codebooks `C_j [d_R, D]`.
 
     The server learns the codes :math:`c(i)` from item text before the first round, and
-    they are frozen. Only the codebooks are trained and sent.
+    they are frozen. Only the codebooks are trained and sent. A merge draws random
+    codes: items with similar text share codes until then, and their differences are
+    what is left to learn.
 
     Args:
       num_codebooks: l.
@@ -171,6 +173,16 @@ class RQ(CompressedEmbedding):
             values[SHARED] = {"codebooks": _at_scale_of(latents, result)}
         figures = {**result.figures, **shared_codes(codes)}
         return Fitted(values, figures)
+
+    def restart(self, key: Key) -> dict[str, PyTree]:
+        """Returns random codes, each used equally often, and codebooks of zeros."""
+        keys = jax.random.split(key, self.num_codebooks)
+        orders = jax.vmap(lambda k: jax.random.permutation(k, self.num_items))(keys)
+        shape = (self.num_codebooks, self.codebook_size, self.features)
+        return {
+            SHARED: {"codebooks": jnp.zeros(shape, jnp.float32)},
+            FROZEN: {"codes": (orders.T % self.codebook_size)},
+        }
 
 
 def _at_scale_of(latents: np.ndarray, result: Quantized) -> Array:

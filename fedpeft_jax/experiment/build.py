@@ -4,7 +4,7 @@ from typing import Any
 
 from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.core.settings import Suggestions
-from fedpeft_jax.embeddings import CompressedEmbedding, ItemEmbedding
+from fedpeft_jax.embeddings import CompressedEmbedding, ItemEmbedding, can_restart
 from fedpeft_jax.experiment.plugins import factories_of, factory_of
 from fedpeft_jax.experiment.settings import (
     ModelSettings,
@@ -62,7 +62,7 @@ def make_model(
         init_scale=settings.latent_scale,
     )
     if compressed is not None:
-        embedding.check()
+        embedding.adapter_alone()
     return factory_of("backbone", settings.backbone)(item_embedding=embedding)
 
 
@@ -199,22 +199,40 @@ def check_plugins(
     factory_of("pretraining", text.pretraining)()
 
 
-def suggestions_of(settings: ModelSettings) -> Suggestions:
+def suggestions_of(settings: ModelSettings, *, merging: bool) -> Suggestions:
     """Returns the recommender's suggestions, completed by those of the embedding.
 
     Args:
       settings: the settings that name both.
+      merging: whether the run may merge the embedding into the table.
 
     Raises:
       InputError: for a spec that cannot be read or built.
     """
-    backbone = factory_of("backbone", settings.backbone)(
-        item_embedding=ItemEmbedding(1, 1)
-    ).suggestions
-    if settings.embedding == "none":
-        return backbone
-    given = {k: v for k, v in backbone._asdict().items() if v is not None}
-    return _embedding(settings).suggestions._replace(**given)
+    found = Suggestions()
+    plugins: list[Any] = [
+        factory_of("backbone", settings.backbone)(item_embedding=ItemEmbedding(1, 1))
+    ]
+    if settings.embedding != "none":
+        plugins.insert(0, _embedding(settings))
+    for plugin in plugins:
+        sources = (plugin.suggestions, plugin.merging)
+        for source in sources if merging else sources[:1]:
+            given = {k: v for k, v in source._asdict().items() if v is not None}
+            found = found._replace(**given)
+    return found
+
+
+def embedding_can_restart(settings: ModelSettings) -> bool:
+    """Returns whether the compressed embedding can be merged into the table.
+
+    Args:
+      settings: settings with a compressed embedding.
+
+    Raises:
+      InputError: for a spec that cannot be read or built.
+    """
+    return can_restart(_embedding(settings))
 
 
 def embedding_uses_text(settings: ModelSettings) -> bool:

@@ -4,15 +4,19 @@ A client downloads the payload of the server's variables and uploads the payload
 update; private parameters are never sent. The simulation gathers rows, but a real
 client sends dense rows, unless a stage encodes them in another way. A client's weight
 and loss, two numbers, are not counted. Frozen tables and codes are sent once to each
-client that takes part. The size of the rows that a client touches, with their ids, is
-reported as a separate figure.
+client that takes part. After merges, a client that takes part again also fetches the
+factors that were merged since it took part before, in float32, or the whole table where
+that is less. It computes new hash functions or codes from the merge's key. The size of
+the rows that a client touches, with their ids, is reported as a separate figure.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedpeft_jax.backbones import merged_factors
 from fedpeft_jax.core.roles import FROZEN, SENT, num_bytes, select
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.federated import Algorithm
@@ -30,12 +34,16 @@ class PhaseTraffic(NamedTuple):
       downlink: bytes of the download's payload.
       touched: bytes of an upload that holds only the touched rows with their ids, mean
         over clients.
+      factors: bytes of the factors that one merge adds to the frozen table.
+      frozen: bytes of all frozen tables and codes.
     """
 
     name: str
     uplink: int
     downlink: int
     touched: float
+    factors: int = 0
+    frozen: int = 0
 
 
 def measure_traffic(
@@ -62,7 +70,7 @@ def measure_traffic(
       ... )
       >>> lora = {"params": {"B": jnp.zeros((32, 4))}, "rows": {"A": jnp.zeros((9, 4))}}
       >>> measure_traffic("peft", algorithm, lora, np.array([1, 8]))
-      PhaseTraffic(name='peft', uplink=328, downlink=656, touched=322.0)
+      PhaseTraffic(name='peft', uplink=328, downlink=656, touched=322.0, ...)
     """
     sampler = algorithm.training.sampler
     num_items, sent = sampler.num_items, select(server, SENT)
@@ -73,7 +81,14 @@ def measure_traffic(
     negatives = np.minimum(counts * sampler.num_negatives, num_items - counts)
     touched = num_bytes(upload.shared) + float(np.mean(counts + negatives)) * row
     uplink = num_bytes((upload.shared, upload.rows))
-    return PhaseTraffic(name, uplink, num_bytes(download), touched)
+    return PhaseTraffic(
+        name,
+        uplink,
+        num_bytes(download),
+        touched,
+        factors=num_bytes(merged_factors(server)),
+        frozen=num_bytes(select(server, (FROZEN,))),
+    )
 
 
 def moving_bytes(
@@ -98,12 +113,33 @@ def moving_bytes(
     )
 
 
+def catch_up_bytes(phase: PhaseTraffic, missed: Sequence[int]) -> int:
+    """Returns the bytes that returning clients fetched after merges.
+
+    Args:
+      phase: the traffic of the last phase.
+      missed: participations by the number of merges since the client's last one, from
+        0.
+
+    Example:
+      >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, frozen=50)
+      >>> catch_up_bytes(phase, [7, 2, 1, 1])
+      140
+    """
+    return sum(
+        int(times) * min(merges * phase.factors, phase.frozen)
+        for merges, times in enumerate(missed)
+    )
+
+
 def summarize_traffic(
     *,
     phases: Sequence[PhaseTraffic],
     rounds: Sequence[int],
     participations: Sequence[int],
     answers: Sequence[int],
+    missed: Sequence[int],
+    merges: int,
     participants: int,
     server: Variables,
     full_bytes: int,
@@ -115,6 +151,8 @@ def summarize_traffic(
       rounds: the number of rounds of each phase.
       participations: how many clients took part in each phase, counted once per round.
       answers: how many of these answered.
+      missed: participations by the number of merges since the client's last one.
+      merges: the number of merges.
       participants: the number of clients that ever took part.
       server: variables whose `frozen` collection is sent once to each of these.
       full_bytes: bytes of one client in one round and one direction, for the same run
@@ -127,32 +165,43 @@ def summarize_traffic(
       >>> phases = [PhaseTraffic("warm_up", 100, 100, 10.0),
       ...           PhaseTraffic("peft", 20, 20, 5.0)]
       >>> traffic = summarize_traffic(phases=phases, rounds=[1, 4],
-      ...     participations=[2, 8], answers=[2, 8], participants=3, server={},
-      ...     full_bytes=100)
+      ...     participations=[2, 8], answers=[2, 8], missed=[10], merges=0,
+      ...     participants=3, server={}, full_bytes=100)
       >>> traffic["total_bytes"], traffic["fraction_of_full"]
       (720, 0.36)
     """
     once = num_bytes(select(server, (FROZEN,))) * participants
-    total = moving_bytes(phases, participations, answers) + once
+    catch_up = catch_up_bytes(phases[-1], missed)
+    total = moving_bytes(phases, participations, answers) + once + catch_up
     full = full_bytes * int(sum(participations) + sum(answers))
     return {
         "uplink_bytes_per_client_round": _by_name(phases, "uplink"),
         "downlink_bytes_per_client_round": _by_name(phases, "downlink"),
         "touched_rows_bytes_per_client_round": _by_name(phases, "touched"),
-        "phases": [
-            {
-                "name": phase.name,
-                "rounds": int(number),
-                "uplink_bytes_per_client_round": phase.uplink,
-                "downlink_bytes_per_client_round": phase.downlink,
-            }
-            for phase, number in zip(phases, rounds, strict=True)
-        ],
+        "phases": _by_phase(phases, rounds),
         "one_time_bytes": once,
+        "merges": merges,
+        "catch_up_bytes": catch_up,
         "total_bytes": total,
         "full_total_bytes": full,
         "fraction_of_full": total / full,
     }
+
+
+def _by_phase(
+    phases: Sequence[PhaseTraffic], rounds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Returns one entry per phase; phases between merges are one."""
+    pairs = zip(phases, map(int, rounds), strict=True)
+    return [
+        {
+            "name": phase.name,
+            "rounds": sum(number for _, number in group),
+            "uplink_bytes_per_client_round": phase.uplink,
+            "downlink_bytes_per_client_round": phase.downlink,
+        }
+        for phase, group in itertools.groupby(pairs, key=lambda pair: pair[0])
+    ]
 
 
 def _by_name(phases: Sequence[PhaseTraffic], kind: str) -> dict[str, int]:

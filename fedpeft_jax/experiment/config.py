@@ -18,6 +18,7 @@ from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import DataSettings, check_source
 from fedpeft_jax.experiment.build import (
     check_plugins,
+    embedding_can_restart,
     embedding_uses_text,
     suggestions_of,
 )
@@ -67,6 +68,11 @@ class RunConfig:
     def has_embedding(self) -> bool:
         """Whether there is a compressed embedding."""
         return self.model.embedding != "none"
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a compressed embedding is trained beside a frozen table."""
+        return self.model.full == "frozen" and self.has_embedding
 
     @property
     def uses_text(self) -> bool:
@@ -202,17 +208,19 @@ def _check_fields(config: RunConfig) -> None:
 def _resolve(config: RunConfig) -> RunConfig:
     """Fills in every setting that was left out."""
     model, values = config.model, config.flat()
-    if not (model.full == "frozen" and config.has_embedding):
+    if not config.has_adapter:
         values["warm_up_rounds"] = values["warm_up_rounds"] or 0
-    if values["cohort_fraction"] is None:
-        suggested = suggestions_of(model)
-    else:  # a given fraction wins over a suggested size
-        suggested = suggestions_of(model)._replace(cohort_size=None)
+    if not (config.has_adapter and embedding_can_restart(model)):
+        values["merge_every"] = values["merge_every"] or 0
+    suggested = suggestions_of(model, merging=values["merge_every"] != 0)
+    if values["cohort_fraction"] is not None:
+        suggested = suggested._replace(cohort_size=None)  # a given fraction wins
     random = config.has_random_table
     defaults = {
         "latent_scale": 0.1 if random else 0.5 if model.full == "trained" else 1.0,
         "aggregator": "sparse_row_mean" if random else "mean",
         "warm_up_rounds": WARM_UP_ROUNDS,
+        "merge_every": 0,
         "client_optimizer": "adam(learning_rate=0.01)",
         "server_optimizer": "sgd(learning_rate=5.0)",
         "shared_server_optimizer": "sgd(learning_rate=1.0)",
@@ -250,6 +258,17 @@ def _check(config: RunConfig) -> None:
         raise InputError(
             f"`warm_up_rounds={warm_up}` has no meaning with `full={model.full}`: set "
             "`warm_up_rounds=0`, or `full=frozen`"
+        )
+    if run.merge_every and not config.has_adapter:
+        raise InputError(
+            f"`merge_every={run.merge_every}` needs a compressed embedding beside a "
+            f"frozen table, and not `full={model.full}` with "
+            f"`embedding={model.embedding}`: set `merge_every=0`"
+        )
+    if run.merge_every and not embedding_can_restart(model):
+        raise InputError(
+            f"`embedding={model.embedding}` cannot start anew after a merge: set "
+            "`merge_every=0`, or give it a method `restart`"
         )
     if config.text.text_embeddings is not None and not config.uses_text:
         raise InputError(

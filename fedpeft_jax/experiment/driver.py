@@ -153,8 +153,11 @@ def _run(
     state = start(config.run.seed, planned, prepared.split.num_clients)
     for index, phase in enumerate(planned):
         state = enter_phase(state, planned, index)
+        again = index and phase.algorithm is planned[index - 1].algorithm
         traffic.append(
-            measure_traffic(
+            traffic[-1]
+            if again
+            else measure_traffic(
                 phase.name, phase.algorithm, variables_of(state), clients.counts
             )
         )

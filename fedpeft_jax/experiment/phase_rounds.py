@@ -9,7 +9,11 @@ from fedpeft_jax.core.errors import DivergedError
 from fedpeft_jax.core.roles import FROZEN, num_bytes
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.evaluation import Evaluator
-from fedpeft_jax.experiment.communication import PhaseTraffic, moving_bytes
+from fedpeft_jax.experiment.communication import (
+    PhaseTraffic,
+    catch_up_bytes,
+    moving_bytes,
+)
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.divergence import MOST_LOSS, diverged_round
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
@@ -109,10 +113,11 @@ def train_phase(
 
 
 def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
-    """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
+    """Returns the bytes of all rounds, of the frozen tables, and of merged factors."""
     once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
     counts = state.phase_clients.tolist(), state.phase_answers.tolist()
-    return moving_bytes(traffic, *counts) + once
+    catch_up = catch_up_bytes(traffic[-1], state.phase_missed.tolist())
+    return moving_bytes(traffic, *counts) + once + catch_up
 
 
 def _diverged(config: RunConfig, state: RunState, recorder: Recorder) -> None:

@@ -1,8 +1,9 @@
-"""The phases of a run: a warm-up of the full table, and the main phase after it.
+"""The phases of a run: a warm-up of the full table, and main phases between merges.
 
 Warm-up (FedPEFT, arXiv 2512.13734, section 4): a few rounds train the full table as if
 there were no compressed embedding. The table is then frozen, private and surviving
-shared parameters are kept, and the compressed embedding is added to the table.
+shared parameters are kept, and the compressed embedding is trained beside the table.
+A merge (`embeddings/merging.py`) ends a main phase and begins the next one.
 
 A phase begins with its `enter`, a pure function from the state before the phase to the
 state in which it starts. The function changes variables; `enter_phase` starts what
@@ -13,12 +14,15 @@ with it to the list that `make_phases` returns.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.backbones import Backbone, fit_model
+from fedpeft_jax.backbones import Backbone, fit_model, merge_adapter
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
-from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED
+from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED, select
+from fedpeft_jax.core.typing import Array, PyTree
 from fedpeft_jax.embeddings import Fitted
 from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.config import RunConfig
@@ -81,7 +85,11 @@ def make_phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
         if warm_up:
             freeze = freeze_table(config.run.seed, phase.model, phase.fitted)
             phase = phase._replace(enter=freeze)
-        phases.append(phase)
+        stops = [*range(warm_up, rounds, config.run.merge_every or rounds), rounds]
+        phases.append(phase._replace(stop=stops[1]))
+        if len(stops) > 2:
+            merge = merge_into_table(config.run.seed, phase)
+            phases += [phase._replace(stop=stop, enter=merge) for stop in stops[2:]]
     return phases
 
 
@@ -115,7 +123,11 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
     key = run_key(seed, RunPurpose.ROUNDS)
     rounds = make_state(server, private, first.algorithm, key, num_clients=num_clients)
     return first_state(
-        rounds, server[FROZEN], num_phases=len(phases), num_clients=num_clients
+        rounds,
+        server[FROZEN],
+        version=0 if first.main else -1,
+        num_phases=len(phases),
+        num_clients=num_clients,
     )
 
 
@@ -143,6 +155,46 @@ def enter_phase(state: RunState, phases: list[Phase], index: int) -> RunState:
         round_=state.round,
     )
     return state._replace(rounds=rounds)
+
+
+def merge_into_table(seed: int, phase: Phase) -> Enter:
+    """Returns the `enter` of a phase that begins with a merge.
+
+    The compressed embedding is added to the frozen table and starts from draw m of its
+    key, where m is the number of merges so far. Private parameters and other shared
+    parameters are kept. The states of the server optimizers, of the upload pipeline and
+    of the release stage start anew, because moments and residuals of the old factors
+    mean nothing for the new ones.
+
+    Args:
+      seed: seed of the run.
+      phase: the phase whose model and algorithm go on. The merge is compiled here.
+    """
+    key = run_key(seed, RunPurpose.MERGE)
+
+    def merge(server: PyTree, draw: Array) -> PyTree:
+        return merge_adapter(phase.model, server, jax.random.fold_in(key, draw))
+
+    server = jax.eval_shape(
+        lambda: init_server(phase.model, jax.random.key(0), phase.fitted.values)
+    )
+    compiled = jax.jit(merge).lower(server, jnp.int32(0)).compile()
+
+    def enter(state: RunState) -> RunState:
+        version = state.version + 1
+        old = select(variables_of(state), (SHARED, ROWS, FROZEN))
+        server: PyTree = compiled(old, jnp.int32(version))
+        rounds = make_state(
+            server,
+            state.rounds.private,
+            phase.algorithm,
+            state.rounds.key,
+            num_clients=len(state.last_round),
+            round_=state.round,
+        )
+        return state._replace(rounds=rounds, frozen=server[FROZEN], version=version)
+
+    return enter
 
 
 def check_phases(phases: list[Phase], rounds: int) -> None:
@@ -184,6 +236,6 @@ def freeze_table(seed: int, model: Backbone, fitted: Fitted) -> Enter:
         server = init_server(model, run_key(seed, RunPurpose.ADAPTER), fitted.values)
         server = keep_surviving(server, variables_of(state))
         rounds = state.rounds._replace(shared=server[SHARED], rows=server[ROWS])
-        return state._replace(rounds=rounds, frozen=server[FROZEN])
+        return state._replace(rounds=rounds, frozen=server[FROZEN], version=np.int64(0))
 
     return enter

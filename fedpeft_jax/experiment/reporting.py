@@ -248,9 +248,12 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     )
     ways = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
     yield f"bytes per client and round, {ways}"
+    parts = f"frozen tables sent once: {format_bytes(traffic['one_time_bytes'])}"
+    if traffic["merges"]:
+        fetched = format_bytes(traffic["catch_up_bytes"])
+        parts += f", fetched after {traffic['merges']} merges: {fetched}"
     yield (
-        f"total {format_bytes(traffic['total_bytes'])} (frozen tables sent once: "
-        f"{format_bytes(traffic['one_time_bytes'])}), "
+        f"total {format_bytes(traffic['total_bytes'])} ({parts}), "
         f"{100 * traffic['fraction_of_full']:.1f} % of the full table's "
         f"{format_bytes(traffic['full_total_bytes'])}"
     )

@@ -220,6 +220,14 @@ class RunSettings:
         least=0,
         most=MOST_INT,
     )
+    merge_every: int = setting(
+        None,
+        "rounds of the main phase after which the compressed embedding is merged into "
+        "the frozen table and starts anew, again and again; 0 for never (the paper's "
+        "method); by default what the embedding suggests",
+        least=0,
+        most=MOST_INT,
+    )
     client_chunk: int = setting(
         0,
         "most clients trained at once, to bound memory; 0 for no bound",

@@ -27,8 +27,8 @@ class Best(NamedTuple):
 class RunState(NamedTuple):
     """A run between two rounds.
 
-    The bytes that were sent follow from `phase_clients`, `phase_answers` and the
-    traffic of the phases.
+    The bytes that were sent follow from `phase_clients`, `phase_answers`,
+    `phase_missed` and the traffic of the phases.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.
@@ -38,8 +38,12 @@ class RunState(NamedTuple):
       phase_clients: int64[P], participations of clients in each phase.
       phase_answers: int64[P], those in which the client answered.
       phase_dropped: int64[P], those in which the server dropped the answer.
+      phase_missed: int64[P], participations by the number of merges that the client had
+        missed since it took part before, from 0.
       last_round: int32[U], the last round in which each client took part; -1 for none.
-        It shows who took part, and which version of the frozen tables a client has.
+      version: int64[], version of the frozen table: the number of merges; -1 in the
+        warm-up.
+      held: int32[U], the version that each client holds; -1 for none.
       best: the best validation of the main phase.
     """
 
@@ -50,7 +54,10 @@ class RunState(NamedTuple):
     phase_clients: np.ndarray
     phase_answers: np.ndarray
     phase_dropped: np.ndarray
+    phase_missed: np.ndarray
     last_round: np.ndarray
+    version: np.int64
+    held: np.ndarray
     best: Best
 
     @property
@@ -65,13 +72,19 @@ class RunState(NamedTuple):
 
 
 def first_state(
-    rounds: RoundState, frozen: PyTree, *, num_phases: int, num_clients: int
+    rounds: RoundState,
+    frozen: PyTree,
+    *,
+    version: int,
+    num_phases: int,
+    num_clients: int,
 ) -> RunState:
     """Returns the state before the first round of a run.
 
     Args:
       rounds: the state of the rounds of the first phase.
       frozen: the frozen tables of the first phase's model.
+      version: 0 if the first phase has the frozen table, -1 if it is a warm-up.
       num_phases: P, the number of phases.
       num_clients: U, the number of clients.
     """
@@ -83,7 +96,10 @@ def first_state(
         phase_clients=np.zeros(num_phases, np.int64),
         phase_answers=np.zeros(num_phases, np.int64),
         phase_dropped=np.zeros(num_phases, np.int64),
+        phase_missed=np.zeros(num_phases, np.int64),
         last_round=np.full(num_clients, -1, np.int32),
+        version=np.int64(version),
+        held=np.full(num_clients, -1, np.int32),
         best=Best(np.float64(-math.inf), np.int64(0), None),
     )
 

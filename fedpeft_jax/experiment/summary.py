@@ -169,6 +169,8 @@ def summarize_run(
             rounds=state.phase_rounds[:phases].tolist(),
             participations=state.phase_clients[:phases].tolist(),
             answers=state.phase_answers[:phases].tolist(),
+            missed=state.phase_missed.tolist(),
+            merges=max(int(state.version), 0),
             participants=int(state.took_part.sum()),
             server=evaluated[1],
             full_bytes=_full_bytes(config, split.num_items),

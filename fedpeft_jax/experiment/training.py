@@ -137,9 +137,13 @@ def advance(
     rounds_state, report = program.run_rounds(*_arguments(program, state, plan, rounds))
     new = state._replace(rounds=rounds_state)
     ran = new.round - first
-    last_round = state.last_round.copy()
+    last_round, held = state.last_round.copy(), state.held.copy()
+    missed = state.phase_missed.copy()
     for t, cohort in enumerate(plan.client_ids[:ran]):
         last_round[cohort] = first + t
+        versions = held[cohort]
+        np.add.at(missed, state.version - versions[versions >= 0], 1)
+        held[cohort] = state.version
     here = np.arange(len(state.phase_rounds)) == state.phase
     clients = ran * program.clients.cohort_size
     vanished, dropped = (
@@ -149,6 +153,8 @@ def advance(
     return (
         new._replace(
             last_round=last_round,
+            held=held,
+            phase_missed=missed,
             phase_rounds=state.phase_rounds + ran * here,
             phase_clients=state.phase_clients + clients * here,
             phase_answers=state.phase_answers + (clients - vanished) * here,
