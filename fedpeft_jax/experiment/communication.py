@@ -124,7 +124,7 @@ def catch_up_bytes(phase: PhaseTraffic, missed: Sequence[int]) -> int:
     Example:
       >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, frozen=50)
       >>> catch_up_bytes(phase, [7, 2, 1, 1])
-      140
+      130
     """
     return sum(
         int(times) * min(merges * phase.factors, phase.frozen)
@@ -191,7 +191,7 @@ def summarize_traffic(
 def _by_phase(
     phases: Sequence[PhaseTraffic], rounds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Returns one entry per phase; phases between merges are one."""
+    """Returns one entry for all phases in a row that send the same."""
     pairs = zip(phases, map(int, rounds), strict=True)
     return [
         {

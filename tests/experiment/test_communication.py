@@ -9,6 +9,7 @@ from fedpeft_jax.core.roles import FROZEN, num_bytes
 from fedpeft_jax.experiment import configure, make_algorithm, make_model
 from fedpeft_jax.experiment.communication import (
     PhaseTraffic,
+    catch_up_bytes,
     measure_traffic,
     summarize_traffic,
 )
@@ -94,7 +95,7 @@ def test_touched_rows_come_with_their_ids(num_negatives):
 
 def test_shared_parameters_alone_have_no_rows():
     traffic, _ = measured("none", "hash(num_buckets=7)")
-    assert traffic == PhaseTraffic("peft", 4 * 7 * D, 4 * 7 * D, 4.0 * 7 * D)
+    assert traffic[:4] == ("peft", 4 * 7 * D, 4 * 7 * D, 4.0 * 7 * D)
 
 
 def test_summary_by_hand():
@@ -107,6 +108,8 @@ def test_summary_by_hand():
         rounds=[2, 3],
         participations=[10, 15],
         answers=[10, 15],
+        missed=[0],
+        merges=0,
         participants=7,
         server=frozen,
         full_bytes=100,
@@ -132,6 +135,8 @@ def test_summary_by_hand():
             },
         ],
         "one_time_bytes": 40 * 7,
+        "merges": 0,
+        "catch_up_bytes": 0,
         "total_bytes": total,
         "full_total_bytes": 2 * 5 * (5 * 100),
         "fraction_of_full": total / 5000,
@@ -144,6 +149,8 @@ def test_a_repeated_phase_name_overwrites_nothing():
         rounds=[1, 2],
         participations=[5, 10],
         answers=[5, 10],
+        missed=[0],
+        merges=0,
         participants=1,
         server={},
         full_bytes=100,
@@ -160,6 +167,8 @@ def test_a_full_table_costs_all_of_itself():
         rounds=[9],
         participations=[18],
         answers=[18],
+        missed=[0],
+        merges=0,
         participants=3,
         server=held,
         full_bytes=4 * I * D,
@@ -176,6 +185,8 @@ def test_one_time_bytes_go_to_each_participant_once(participants):
         rounds=[1000],
         participations=[1000],
         answers=[1000],
+        missed=[0],
+        merges=0,
         participants=participants,
         server=measured("frozen", "lora")[1],
         full_bytes=4 * I * D,
@@ -190,9 +201,45 @@ def test_a_client_that_vanishes_downloads_and_does_not_upload():
         rounds=[2, 3],
         participations=[10, 15],
         answers=[9, 0],
+        missed=[0],
+        merges=0,
         participants=7,
         server={},
         full_bytes=100,
     )
     assert found["total_bytes"] == 10 * 90 + 9 * 100 + 15 * 10
     assert found["full_total_bytes"] == 100 * (10 + 9 + 15)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "factors"),
+    [
+        (f"lora(rank={K})", K * (I + D)),
+        ("hash(num_buckets=7)", 7 * D),
+        ("rq(num_codebooks=2, codebook_size=9)", 2 * 9 * D),
+    ],
+)
+def test_what_a_merge_adds_is_what_clients_train(embedding, factors):
+    traffic, held = measured("frozen", embedding)
+    assert traffic.factors == 4 * factors
+    assert traffic.frozen == num_bytes(held[FROZEN])
+    assert measured("frozen", embedding, "fedncf")[0].factors == 4 * factors
+
+
+def test_a_returning_client_fetches_factors_or_the_table():
+    phase = PhaseTraffic("peft", 1, 1, 1.0, factors=30, frozen=70)
+    assert catch_up_bytes(phase, [100]) == 0
+    assert catch_up_bytes(phase, [100, 1, 1, 1, 2]) == 30 + 60 + 70 + 2 * 70
+    found = summarize_traffic(
+        phases=[phase],
+        rounds=[3],
+        participations=[15],
+        answers=[15],
+        missed=[10, 4, 1],
+        merges=2,
+        participants=7,
+        server={},
+        full_bytes=100,
+    )
+    assert found["catch_up_bytes"] == 4 * 30 + 60
+    assert found["total_bytes"] == 15 * 2 + 4 * 30 + 60
