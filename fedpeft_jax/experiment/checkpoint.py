@@ -66,11 +66,14 @@ def save_tree(
         path.parent.mkdir(exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
+        created = aside.stat().st_ino
         # The threads of Orbax's asynchronous checkpointer would outlive a failure.
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(
                 (aside / _TREE).absolute(), args=ocp.args.StandardSave(host)
             )
+        if aside.stat().st_ino != created:  # Orbax makes parents that are missing.
+            raise OSError(errno.ENOENT, "the folder was removed or renamed meanwhile")
         write_manifest(aside, facts or {})
         _replace_folder(aside, path)
     except (OSError, ValueError) as error:

@@ -139,3 +139,19 @@ def test_full_disk(tmp_path, monkeypatch):
         save_variables(tmp_path / "final", tree())
     assert_one_line(caught, "No space left on device", "free some space")
     assert not (tmp_path / "final").exists()
+
+
+def test_a_folder_that_is_renamed_while_orbax_writes(tmp_path, monkeypatch):
+    """Orbax makes the folders again, so that the write itself does not fail."""
+    save = ocp.Checkpointer.save
+
+    def renamed_first(*arguments, **named):
+        (tmp_path / "run").rename(tmp_path / "removed")
+        save(*arguments, **named)
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(ocp.Checkpointer, "save", renamed_first)
+    with pytest.raises(InputError, match="removed or renamed") as caught:
+        save_tree(tmp_path / "run" / "checkpoints" / "round-000003", {"B": np.eye(2)})
+    assert str(tmp_path / "run") in str(caught.value)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
