@@ -111,8 +111,8 @@ def train_phase(
 def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
     """Returns the bytes of all rounds, and those of the frozen tables, sent once."""
     once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
-    counts = state.phase_clients.tolist(), state.phase_answers.tolist()
-    return moving_bytes(traffic, *counts) + once
+    counts = state.phase_clients, state.phase_answers, state.phase_touched
+    return moving_bytes(traffic, *(x.tolist() for x in counts)) + once
 
 
 def _diverged(config: RunConfig, state: RunState, recorder: Recorder) -> None:

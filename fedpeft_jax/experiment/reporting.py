@@ -248,6 +248,8 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     )
     ways = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
     yield f"bytes per client and round, {ways}"
+    for text in traffic.get("reveals", ()):  # absent in summaries of earlier versions
+        yield f"the upload reveals {text}"
     yield (
         f"total {format_bytes(traffic['total_bytes'])} (frozen tables sent once: "
         f"{format_bytes(traffic['one_time_bytes'])}), "

@@ -27,8 +27,8 @@ class Best(NamedTuple):
 class RunState(NamedTuple):
     """A run between two rounds.
 
-    The bytes that were sent follow from `phase_clients`, `phase_answers` and the
-    traffic of the phases.
+    The bytes that were sent follow from `phase_clients`, `phase_answers`,
+    `phase_touched` and the traffic of the phases.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.
@@ -38,6 +38,8 @@ class RunState(NamedTuple):
       phase_clients: int64[P], participations of clients in each phase.
       phase_answers: int64[P], those in which the client answered.
       phase_dropped: int64[P], those in which the server dropped the answer.
+      phase_touched: int64[P], rows that clients touched when they answered; 0 if the
+        upload sends dense rows.
       last_round: int32[U], the last round in which each client took part; -1 for none.
         It shows who took part, and which version of the frozen tables a client has.
       best: the best validation of the main phase.
@@ -50,6 +52,7 @@ class RunState(NamedTuple):
     phase_clients: np.ndarray
     phase_answers: np.ndarray
     phase_dropped: np.ndarray
+    phase_touched: np.ndarray
     last_round: np.ndarray
     best: Best
 
@@ -83,6 +86,7 @@ def first_state(
         phase_clients=np.zeros(num_phases, np.int64),
         phase_answers=np.zeros(num_phases, np.int64),
         phase_dropped=np.zeros(num_phases, np.int64),
+        phase_touched=np.zeros(num_phases, np.int64),
         last_round=np.full(num_clients, -1, np.int32),
         best=Best(np.float64(-math.inf), np.int64(0), None),
     )

@@ -169,7 +169,7 @@ def _encode(
         else x
         for place, x in enumerate(leaves)
     ]
-    return structure.unflatten(found)
+    return jax.tree.unflatten(structure, found)
 
 
 def _uniform(key: Key, shape: tuple[int, ...], item_ids: Array | None) -> Array:

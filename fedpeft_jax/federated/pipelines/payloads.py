@@ -42,7 +42,7 @@ class Sparse:
     Attributes:
       values: float32[k].
       indices: int32[k], indices into all arrays of the update, one after the other.
-      structure: the structure of `(shared, rows)`.
+      structure: the structure of `(shared, rows)`, a `PyTreeDef`.
       shapes: the shapes of its arrays.
     """
 
