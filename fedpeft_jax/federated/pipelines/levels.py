@@ -118,9 +118,9 @@ def quantize(
         axes = axes[1:]
     most = 2 ** (bits - 1) - 1
     largest = jnp.max(jnp.abs(columns), axis=axes, keepdims=True, initial=0.0)
-    scale = largest / most
+    scale = largest * jnp.float32(1 / most)
     scale = jnp.where(scale < _SMALLEST, 0.0, scale)  # a NaN stays
-    steps = columns / jnp.where(scale > 0, scale, 1.0)
+    steps = columns * jnp.where(scale > 0, 1 / scale, 0.0)
     below = jnp.floor(steps)
     up = _uniform(key, columns.shape, item_ids) < steps - below
     levels = jnp.clip(below + up, -most, most).astype(jnp.int8)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.roles import ROWS, SHARED
+from fedpeft_jax.core.roles import ROWS, SENT, SHARED, select
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.federated.pipelines.base import Download, Upload
 from fedpeft_jax.federated.pipelines.checks import check_download, upload_of_rows
@@ -147,6 +147,7 @@ def upload_format(upload: Upload, server: PyTree, num_items: int) -> WireFormat:
       >>> found.entries, found.num_bytes()
       ((Entry(name="['params']['B']", dtype='float32', shape=(2, 1)),), 8)
     """
+    server = select(server, SENT)
     if not upload.touched_rows:
         return wire_format(upload_of_rows(upload, server, num_items))
     one, two = (_sent(upload_of_rows(upload, server, n)) for n in (1, 2))
@@ -163,7 +164,7 @@ def download_format(download: Download, server: PyTree) -> WireFormat:
       download: the download pipeline.
       server: the server's variables `{'params': ..., 'rows': ...}`, or their shapes.
     """
-    return wire_format(check_download(download, server))
+    return wire_format(check_download(download, select(server, SENT)))
 
 
 def wire_format(payload: PyTree) -> WireFormat:
