@@ -110,16 +110,16 @@ def test_an_upload_is_as_long_as_the_run_counts(strategy, upload):
         jnp.float32(1),
         jnp.float32(0),
     )
-    payload, _, _ = stage.encode(
-        update, stage.init(select(server, SENT)), jax.random.key(1)
-    )
+    state = stage.init(select(server, SENT))
+    payload, _, _ = jax.jit(stage.encode)(update, state, jax.random.key(1))
     message = received_again(format_, payload)
     assert len(message) == traffic.uplink + traffic.row * len(ids)
     assert len(message) == format_.num_bytes(len(ids))
     # The server decodes the same from the bytes as in the simulation.
     sent = format_.decode(message)
-    wired = stage.decode(payload._replace(shared=sent[SHARED], rows=sent[ROWS]))
-    assert_same(wired, stage.decode(payload))
+    decode = jax.jit(stage.decode)
+    wired = decode(payload._replace(shared=sent[SHARED], rows=sent[ROWS]))
+    assert_same(wired, decode(payload))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -127,12 +127,13 @@ def test_an_upload_is_as_long_as_the_run_counts(strategy, upload):
 def test_a_download_is_as_long_as_the_run_counts(strategy, download):
     algorithm, server = algorithm_of(strategy, download=download)
     stage, sent = algorithm.download, select(server, SENT)
-    payload = stage.encode(sent, jax.random.key(1))
+    payload = jax.jit(stage.encode)(sent, jax.random.key(1))
     format_ = download_format(stage, sent)
     message = received_again(format_, payload)
     traffic = measure_traffic("peft", algorithm, server, COUNTS)
     assert len(message) == traffic.downlink == format_.num_bytes()
-    assert_same(stage.decode(format_.decode(message)), stage.decode(payload))
+    decode = jax.jit(stage.decode)
+    assert_same(decode(format_.decode(message)), decode(payload))
 
 
 def test_the_bytes_of_a_message_by_hand():
