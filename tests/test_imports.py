@@ -27,7 +27,7 @@ MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, "commands"}
 
 # In a folder of plugins a file may import these, and the registry alone its siblings.
-SHARED = ("base", "checks", "codes", "layers")
+SHARED = ("base", "checks", "codes", "entries", "layers", "levels", "payloads")
 
 # Optional or slow to import: inside the function that needs them.
 LAZY = {

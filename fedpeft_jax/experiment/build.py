@@ -3,6 +3,7 @@
 from typing import Any
 
 from fedpeft_jax.backbones import Backbone
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.embeddings import CompressedEmbedding, ItemEmbedding, can_restart
 from fedpeft_jax.experiment.plugins import factories_of, factory_of
@@ -169,10 +170,18 @@ def make_algorithm(
     """
     uploads = factories_of("upload", training.upload)
     downloads = factories_of("download", server.download)
+    upload = chain_uploads(*(make() for make in uploads))
+    if upload.touched_rows and (
+        training.negative_slots or training.train_negatives == "unseen"
+    ):
+        raise InputError(
+            f"`upload={training.upload}` counts the rows of negatives that may be any "
+            "unseen item: leave out `negative_slots` and `train_negatives=unseen`"
+        )
     return Algorithm(
         training=make_training(training, model),
         aggregator=make_aggregator(server),
-        upload=chain_uploads(*(make() for make in uploads)),
+        upload=upload,
         download=chain_downloads(*(make() for make in downloads)),
         faults=make_faults(training, server),
     )

@@ -19,8 +19,8 @@ import numpy as np
 from fedpeft_jax.backbones import merged_factors
 from fedpeft_jax.core.roles import FROZEN, SENT, num_bytes, select
 from fedpeft_jax.core.typing import Variables
-from fedpeft_jax.federated import Algorithm
-from fedpeft_jax.federated.pipelines.checks import check_download, check_upload
+from fedpeft_jax.federated import Algorithm, Sampler
+from fedpeft_jax.federated.pipelines.checks import check_download, upload_of_rows
 
 _ID_BYTES = 4
 
@@ -34,6 +34,9 @@ class PhaseTraffic(NamedTuple):
       downlink: bytes of the download's payload.
       touched: bytes of an upload that holds only the touched rows with their ids, mean
         over clients.
+      row: bytes of one touched row, which `uplink` does not include; 0 if rows are sent
+        densely.
+      reveals: what the upload reveals beyond dense rows.
       factors: bytes of the factors that one merge adds to the frozen table.
       frozen: bytes of all frozen tables and codes.
     """
@@ -42,8 +45,28 @@ class PhaseTraffic(NamedTuple):
     uplink: int
     downlink: int
     touched: float
+    row: int = 0
+    reveals: tuple[str, ...] = ()
     factors: int = 0
     frozen: int = 0
+
+
+def touched_rows(counts: np.ndarray, sampler: Sampler) -> np.ndarray:
+    """Returns the number of rows that each client touches in one round.
+
+    These are its positives, and the distinct negatives that it draws for them.
+
+    Args:
+      counts: int[U], each client's number of positives.
+      sampler: the sampler; it draws from all items that are no positives.
+
+    Example:
+      >>> from fedpeft_jax import fresh_negatives
+      >>> touched_rows(np.array([1, 3]), fresh_negatives(num_items=5, num_negatives=2))
+      array([3, 5])
+    """
+    unseen = sampler.num_items - counts
+    return counts + np.minimum(counts * sampler.num_negatives, unseen)
 
 
 def measure_traffic(
@@ -74,18 +97,24 @@ def measure_traffic(
     """
     sampler = algorithm.training.sampler
     num_items, sent = sampler.num_items, select(server, SENT)
-    upload, _ = check_upload(algorithm.upload, sent, num_items)
+    stages = algorithm.upload
+    upload, one, two = (
+        upload_of_rows(stages, sent, number) for number in (num_items, 1, 2)
+    )
     download = check_download(algorithm.download, sent)
-    rows_bytes = num_bytes(upload.rows)
-    row = rows_bytes / num_items + _ID_BYTES if rows_bytes else 0
-    negatives = np.minimum(counts * sampler.num_negatives, num_items - counts)
-    touched = num_bytes(upload.shared) + float(np.mean(counts + negatives)) * row
-    uplink = num_bytes((upload.shared, upload.rows))
+    # Scales belong to no row, and the bytes of a row do not depend on their number.
+    row = num_bytes(two.rows) - num_bytes(one.rows)
+    fixed = num_bytes((upload.shared, one.rows)) - row
+    uplink = fixed if stages.touched_rows else num_bytes((upload.shared, upload.rows))
+    with_id = row + _ID_BYTES if row and not stages.touched_rows else row
+    touched = fixed + float(np.mean(touched_rows(counts, sampler))) * with_id
     return PhaseTraffic(
         name,
         uplink,
         num_bytes(download),
         touched,
+        row=row if stages.touched_rows else 0,
+        reveals=stages.reveals,
         factors=num_bytes(merged_factors(server)),
         frozen=num_bytes(select(server, (FROZEN,))),
     )
@@ -95,6 +124,7 @@ def moving_bytes(
     phases: Sequence[PhaseTraffic],
     participations: Sequence[int],
     answers: Sequence[int],
+    touched: Sequence[int] | None = None,
 ) -> int:
     """Returns the bytes that all clients sent and received in their rounds.
 
@@ -102,14 +132,20 @@ def moving_bytes(
       phases: the traffic of each phase.
       participations: how many clients took part in each phase, counted once per round.
       answers: how many of these answered. The others received, and sent nothing.
+      touched: how many rows those that answered touched; None if they send dense rows.
 
     Example:
       >>> moving_bytes([PhaseTraffic("peft", 20, 30, 5.0)], [8], [6])
       360
+      >>> moving_bytes([PhaseTraffic("peft", 20, 30, 5.0, row=8)], [8], [6], [100])
+      1160
     """
+    counts = zip(participations, answers, touched or [0] * len(answers), strict=True)
     return sum(
-        phase.uplink * int(sent) + phase.downlink * int(received)
-        for phase, received, sent in zip(phases, participations, answers, strict=False)
+        phase.uplink * int(sent)
+        + phase.row * int(rows)
+        + phase.downlink * int(received)
+        for phase, (received, sent, rows) in zip(phases, counts, strict=False)
     )
 
 
@@ -143,6 +179,7 @@ def summarize_traffic(
     participants: int,
     server: Variables,
     full_bytes: int,
+    touched: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Returns the `communication` part of a run's summary.
 
@@ -157,6 +194,8 @@ def summarize_traffic(
       server: variables whose `frozen` collection is sent once to each of these.
       full_bytes: bytes of one client in one round and one direction, for the same run
         with a trained table and no compressed embedding.
+      touched: how many rows the clients that answered touched in each phase; None if
+        they send dense rows.
 
     Returns:
       Bytes by phase, totals, and their fraction of the totals with a trained table.
@@ -172,8 +211,9 @@ def summarize_traffic(
     """
     once = num_bytes(select(server, (FROZEN,))) * participants
     catch_up = catch_up_bytes(phases[-1], missed)
-    total = moving_bytes(phases, participations, answers) + once + catch_up
+    total = moving_bytes(phases, participations, answers, touched) + once + catch_up
     full = full_bytes * int(sum(participations) + sum(answers))
+    phases = _with_mean_uplink(phases, answers, touched or [0] * len(answers))
     return {
         "uplink_bytes_per_client_round": _by_name(phases, "uplink"),
         "downlink_bytes_per_client_round": _by_name(phases, "downlink"),
@@ -185,6 +225,7 @@ def summarize_traffic(
         "total_bytes": total,
         "full_total_bytes": full,
         "fraction_of_full": total / full,
+        "reveals": sorted({text for phase in phases for text in phase.reveals}),
     }
 
 
@@ -202,6 +243,24 @@ def _by_phase(
         }
         for phase, group in itertools.groupby(pairs, key=lambda pair: pair[0])
     ]
+
+
+def _with_mean_uplink(
+    phases: Sequence[PhaseTraffic], answers: Sequence[int], rows: Sequence[int]
+) -> list[PhaseTraffic]:
+    """Returns phases whose `uplink` includes touched rows, as a mean over the answers.
+
+    Phases of equal traffic have the same mean.
+    """
+
+    def mean(phase: PhaseTraffic) -> PhaseTraffic:
+        same = [place for place, other in enumerate(phases) if other == phase]
+        times = sum(answers[place] for place in same)
+        touched = sum(rows[place] for place in same)
+        size = phase.uplink + phase.row * touched / times if times else phase.touched
+        return phase._replace(uplink=round(size))
+
+    return [mean(phase) if phase.row else phase for phase in phases]
 
 
 def _by_name(phases: Sequence[PhaseTraffic], kind: str) -> dict[str, int]:

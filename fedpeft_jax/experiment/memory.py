@@ -22,6 +22,7 @@ from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.plugins import factories_of
 from fedpeft_jax.experiment.reporting import format_bytes
 from fedpeft_jax.federated import chain_uploads, init_private, init_server, make_tiles
+from fedpeft_jax.federated.pipelines.checks import check_upload
 
 _EVALUATED = 2**17  # scores per block, see `Evaluator`
 
@@ -158,6 +159,10 @@ def _phase(config: RunConfig, split: Split, *, warm_up: bool) -> list[Part]:
     sent = select(server, SENT)
     moments = jax.eval_shape(aggregator.init, sent)
     kept = jax.eval_shape(upload.init, sent)
+    check_upload(upload, sent, split.num_items)  # stages in a wrong order
+    less = "what `upload` keeps"
+    if "top_k" in config.training.upload:
+        less += ", with `upload=top_k(error_feedback=False)`"
     size = "`features`, or the size of `embedding`"
     layers = "`features`, or the layers of `backbone`"
     table, private = _bytes(select(server, (SHARED, ROWS, FROZEN))), _bytes(own)
@@ -166,7 +171,12 @@ def _phase(config: RunConfig, split: Split, *, warm_up: bool) -> list[Part]:
         Part("the server's parameters", table, size),
         Part("the private parameters of all clients", clients * private, layers),
         Part("the state of `server_optimizer`", _bytes(moments), size),
-        Part("the clients' state of `upload`", clients * _bytes(kept), "`upload`"),
+        Part("the clients' state of `upload`", clients * _bytes(kept), less),
+        Part(
+            "the cohort's state of `upload`",
+            config.cohort_size(clients) * _bytes(kept),
+            less,
+        ),
         Part("the sum of the clients' rows", rows, size),
     ]
     if config.run.out is not None:

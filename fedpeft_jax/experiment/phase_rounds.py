@@ -115,9 +115,9 @@ def train_phase(
 def _bytes_so_far(state: RunState, traffic: Sequence[PhaseTraffic]) -> int:
     """Returns the bytes of all rounds, of the frozen tables, and of merged factors."""
     once = num_bytes({FROZEN: state.frozen}) * int(state.took_part.sum())
-    counts = state.phase_clients.tolist(), state.phase_answers.tolist()
+    counts = state.phase_clients, state.phase_answers, state.phase_touched
     catch_up = catch_up_bytes(traffic[-1], state.phase_missed.tolist())
-    return moving_bytes(traffic, *counts) + once + catch_up
+    return moving_bytes(traffic, *(x.tolist() for x in counts)) + once + catch_up
 
 
 def _diverged(config: RunConfig, state: RunState, recorder: Recorder) -> None:

@@ -248,8 +248,10 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     )
     ways = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
     yield f"bytes per client and round, {ways}"
+    for text in traffic.get("reveals", ()):  # absent in summaries of earlier versions
+        yield f"the upload reveals {text}"
     parts = f"frozen tables sent once: {format_bytes(traffic['one_time_bytes'])}"
-    if traffic["merges"]:
+    if traffic.get("merges"):
         fetched = format_bytes(traffic["catch_up_bytes"])
         parts += f", fetched after {traffic['merges']} merges: {fetched}"
     yield (

@@ -28,7 +28,7 @@ class RunState(NamedTuple):
     """A run between two rounds.
 
     The bytes that were sent follow from `phase_clients`, `phase_answers`,
-    `phase_missed` and the traffic of the phases.
+    `phase_touched`, `phase_missed` and the traffic of the phases.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.
@@ -40,6 +40,8 @@ class RunState(NamedTuple):
       phase_dropped: int64[P], those in which the server dropped the answer.
       phase_missed: int64[P], participations by the number of merges that the client had
         missed since it took part before, from 0.
+      phase_touched: int64[P], rows that clients touched when they answered; 0 if the
+        upload sends dense rows.
       last_round: int32[U], the last round in which each client took part; -1 for none.
       version: int64[], version of the frozen table: the number of merges; -1 in the
         warm-up.
@@ -55,6 +57,7 @@ class RunState(NamedTuple):
     phase_answers: np.ndarray
     phase_dropped: np.ndarray
     phase_missed: np.ndarray
+    phase_touched: np.ndarray
     last_round: np.ndarray
     version: np.int64
     held: np.ndarray
@@ -97,6 +100,7 @@ def first_state(
         phase_answers=np.zeros(num_phases, np.int64),
         phase_dropped=np.zeros(num_phases, np.int64),
         phase_missed=np.zeros(num_phases, np.int64),
+        phase_touched=np.zeros(num_phases, np.int64),
         last_round=np.full(num_clients, -1, np.int32),
         version=np.int64(version),
         held=np.full(num_clients, -1, np.int32),

@@ -174,6 +174,7 @@ def summarize_run(
             participants=int(state.took_part.sum()),
             server=evaluated[1],
             full_bytes=_full_bytes(config, split.num_items),
+            touched=state.phase_touched[:phases].tolist(),
         ),
         "faults": {
             "vanished_clients": int(np.sum(state.phase_clients - state.phase_answers)),

@@ -11,6 +11,7 @@ from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
+from fedpeft_jax.experiment.communication import touched_rows
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import check_program
@@ -28,6 +29,7 @@ from fedpeft_jax.federated import (
     make_tiles,
     plan_cohorts,
 )
+from fedpeft_jax.federated.faults import who_answers
 
 # Rounds per dispatch: enough to hide its cost, few enough to show progress often.
 _CHUNK = 25
@@ -60,11 +62,13 @@ class Program(NamedTuple):
       run_rounds: the result of `make_run_rounds`, jitted or compiled.
       score: the score function of the model; the evaluator compiles it once.
       clients: all clients of the run.
+      algorithm: everything that decides what happens in a round.
     """
 
     run_rounds: Callable[..., Any]
     score: ScoreFn
     clients: Clients
+    algorithm: Algorithm
 
 
 def make_clients(config: RunConfig, split: Split, sampler: Sampler) -> Clients:
@@ -98,7 +102,7 @@ def make_program(model: Backbone, algorithm: Algorithm, clients: Clients) -> Pro
       clients: all clients of the run.
     """
     run_rounds = make_run_rounds(algorithm, clients.tiles)
-    return Program(run_rounds, model_scores(model), clients)
+    return Program(run_rounds, model_scores(model), clients, algorithm)
 
 
 def compile_rounds(program: Program, state: RunState) -> Program:
@@ -145,6 +149,7 @@ def advance(
         np.add.at(missed, state.version - versions[versions >= 0], 1)
         held[cohort] = state.version
     here = np.arange(len(state.phase_rounds)) == state.phase
+    touched = _touched_rows(program, new, first, plan.client_ids[:ran])
     clients = ran * program.clients.cohort_size
     vanished, dropped = (
         int(np.sum(np.asarray(report.figures.get(name, [])[:ran], np.float64)))
@@ -159,9 +164,35 @@ def advance(
             phase_clients=state.phase_clients + clients * here,
             phase_answers=state.phase_answers + (clients - vanished) * here,
             phase_dropped=state.phase_dropped + dropped * here,
+            phase_touched=state.phase_touched + touched * here,
         ),
         report,
     )
+
+
+def _touched_rows(
+    program: Program, state: RunState, first: int, cohorts: np.ndarray
+) -> int:
+    """Returns the rows that the clients touched which answered in some rounds.
+
+    Args:
+      program: the program of the rounds.
+      state: a state of the run, for the key of its rounds.
+      first: index of the first of the rounds.
+      cohorts: int32[T, C], the cohort of each round.
+    """
+    algorithm, counts = program.algorithm, program.clients.counts
+    if not algorithm.upload.touched_rows:
+        return 0
+    rows = np.append(touched_rows(counts, algorithm.training.sampler), 0)
+    total = 0
+    for t, cohort in enumerate(cohorts):
+        key, nobody = state.rounds.key, len(counts)
+        answered = who_answers(
+            algorithm.faults, key, jnp.int32(first + t), jnp.asarray(cohort), nobody
+        )
+        total += int(rows[np.asarray(answered)].sum())
+    return total
 
 
 def evaluate(

@@ -8,7 +8,7 @@ import pytest
 from fedpeft_jax.backbones import merge_adapter
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED
-from fedpeft_jax.embeddings import EMBEDDINGS, can_restart, merge
+from fedpeft_jax.embeddings import EMBEDDINGS, can_restart
 from fedpeft_jax.experiment import configure, make_model
 from fedpeft_jax.federated import init_server
 
@@ -23,7 +23,6 @@ SPECS = (
     "hash(num_buckets=7, num_hashes=3, pooling='senet')",
     "rq(num_codebooks=2, codebook_size=6)",
 )
-KEY = jax.random.key(7)
 
 
 def model_of(embedding, backbone="fedmf"):
@@ -36,12 +35,19 @@ def model_of(embedding, backbone="fedmf"):
 def trained(model):
     """The server's variables with random values in place of the initial ones."""
     server = init_server(model, jax.random.key(0))
-    noise = iter(jax.random.split(jax.random.key(1), 99))
+    rng = np.random.default_rng(1)
 
     def draw(x):
-        return jax.random.normal(next(noise), x.shape) if x.dtype == "float32" else x
+        if x.dtype != "float32":
+            return x
+        return jnp.asarray(rng.normal(size=x.shape), jnp.float32)
 
     return jax.tree.map(draw, server)
+
+
+def merged(model, server, draw=0):
+    """The variables after a merge; every call has a key of its own."""
+    return merge_adapter(model, server, jax.random.fold_in(jax.random.key(7), draw))
 
 
 def items(server):
@@ -56,7 +62,7 @@ def test_every_registered_embedding_is_merged_here():
 def test_a_merge_changes_no_item_embedding(spec):
     model = model_of(spec)
     embedding, before = model.item_embedding, trained(model)
-    after = merge_adapter(model, before, KEY)
+    after = merged(model, before)
     old, new = embedding.apply(items(before)), embedding.apply(items(after))
     np.testing.assert_allclose(new, old, atol=1e-6, rtol=1e-6)
     adapter = jnp.abs(new - items(after)[FROZEN]["full"]).max()
@@ -70,8 +76,8 @@ def test_a_merge_changes_no_item_embedding(spec):
 def test_every_draw_is_another_one(spec):
     model = model_of(spec)
     before = trained(model)
-    draws = [merge_adapter(model, before, jax.random.fold_in(KEY, m)) for m in (0, 1)]
-    again = merge_adapter(model, before, jax.random.fold_in(KEY, 0))
+    draws = [merged(model, before, m) for m in (0, 1)]
+    again = merged(model, before, 0)
     same = jax.tree.map(np.array_equal, draws[0], again)
     assert all(jax.tree.leaves(same))
     same = jax.tree.map(np.array_equal, draws[0], draws[1])
@@ -79,17 +85,17 @@ def test_every_draw_is_another_one(spec):
 
 
 def test_lora_restarts_with_an_orthonormal_side():
-    after = merge_adapter(model := model_of(SPECS[0]), trained(model), KEY)
+    after = merged(model := model_of(SPECS[0]), trained(model))
     matrix = items(after)[SHARED]["compressed"]["B"]
     np.testing.assert_allclose(matrix.T @ matrix, np.eye(3), atol=1e-6)
     assert not np.any(items(after)[ROWS]["compressed"]["A"])
     scaled = model_of("lora(rank=3, restart_scale=2.0)")
-    matrix = items(merge_adapter(scaled, trained(scaled), KEY))[SHARED]["compressed"]
+    matrix = items(merged(scaled, trained(scaled)))[SHARED]["compressed"]
     np.testing.assert_allclose(matrix["B"].T @ matrix["B"], 4 * np.eye(3), atol=1e-5)
 
 
 def test_random_codes_are_used_equally_often():
-    after = merge_adapter(model := model_of(SPECS[-1]), trained(model), KEY)
+    after = merged(model := model_of(SPECS[-1]), trained(model))
     codes = np.asarray(items(after)[FROZEN]["compressed"]["codes"])
     for column in codes.T:
         assert np.bincount(column, minlength=6).tolist() == [I // 6] * 6
@@ -99,7 +105,7 @@ def test_random_codes_are_used_equally_often():
 def test_other_shared_parameters_are_kept():
     model = model_of(SPECS[0], "fedncf(hidden=(4,))")
     before = trained(model)
-    after = merge_adapter(model, before, KEY)
+    after = merged(model, before)
     kept = {k: v for k, v in before[SHARED].items() if k != "item_embedding"}
     assert kept
     found = {k: v for k, v in after[SHARED].items() if k != "item_embedding"}
@@ -136,7 +142,8 @@ def test_merges_need_an_adapter_that_can_restart(monkeypatch):
     from tests import toys
 
     monkeypatch.setitem(EMBEDDINGS, "codes", toys.Codes)
-    with pytest.raises(InputError, match="merge_every=5.*method `restart`"):
+    with pytest.raises(
+        InputError, match="cannot start anew.*merge_every=0"
+    ):
         configure(embedding="codes", merge_every=5)
     assert configure(embedding="codes").run.merge_every == 0
-    assert merge is not None

@@ -140,6 +140,7 @@ def test_summary_by_hand():
         "total_bytes": total,
         "full_total_bytes": 2 * 5 * (5 * 100),
         "fraction_of_full": total / 5000,
+        "reveals": [],
     }
 
 

@@ -19,6 +19,9 @@ from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.release import Figures, merge_figures
 from fedpeft_jax.federated.updates import ClientUpdate
 
+TOUCHED_ITEMS = "which items each client touched, even if only sums were opened"
+"""What a stage reveals that sends indices of rows or numbers."""
+
 
 class Upload(NamedTuple):
     """How a client sends its update.
@@ -34,11 +37,17 @@ class Upload(NamedTuple):
         mean over the cohort. They do not pass through the release stage, and a real
         deployment does not send them.
       decode: `(payload) -> update`, on the server.
+      touched_rows: whether a client sends the rows that it touched, and not dense rows.
+        The rows of the payload are then as many as those of the update, and a run
+        counts them by client.
+      reveals: what the payload reveals beyond a dense one, as the output says it.
     """
 
     init: Callable[[PyTree], Any]
     encode: Callable[[ClientUpdate, Any, Key], tuple[ClientUpdate, Any, Figures]]
     decode: Callable[[ClientUpdate], ClientUpdate]
+    touched_rows: bool = False
+    reveals: tuple[str, ...] = ()
 
 
 class Download(NamedTuple):
@@ -101,7 +110,9 @@ def chain_uploads(*stages: Upload) -> Upload:
             payload = stage.decode(payload)
         return payload
 
-    return Upload(init, encode, decode)
+    reveals = dict.fromkeys(text for stage in stages for text in stage.reveals)
+    touched_rows = any(stage.touched_rows for stage in stages)
+    return Upload(init, encode, decode, touched_rows, tuple(reveals))
 
 
 def chain_downloads(*stages: Download) -> Download:

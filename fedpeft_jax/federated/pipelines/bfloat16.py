@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.federated.pipelines.base import Download, Upload
+from fedpeft_jax.federated.pipelines.payloads import Quantized, check_order
 
 
 def bfloat16_upload() -> Upload:
@@ -48,6 +49,7 @@ def bfloat16_download() -> Download:
 
 
 def _narrow(tree: PyTree) -> PyTree:
+    check_order("bfloat16", tree, (Quantized,))
     return _cast(tree, jnp.float32, jnp.bfloat16)
 
 

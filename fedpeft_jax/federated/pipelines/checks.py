@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.roles import ROWS
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.federated.pipelines.base import Download, Upload
 from fedpeft_jax.federated.updates import ClientUpdate, dense_update
@@ -54,6 +55,24 @@ def check_upload(
                 f"{value.dtype}{list(value.shape)}: reduce and cast it"
             )
     return payload, dict(figures)
+
+
+def upload_of_rows(upload: Upload, server: PyTree, num_rows: int) -> ClientUpdate:
+    """Returns the shapes of the payload of an update with some number of rows.
+
+    Args:
+      upload: the upload pipeline.
+      server: the server's variables `{'params': ..., 'rows': ...}`, or their shapes.
+      num_rows: the number of rows, I for a dense update.
+
+    Raises:
+      InputError: as `check_upload`.
+    """
+    shapes = jax.eval_shape(lambda s: s, server)
+    rows = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), shapes[ROWS]
+    )
+    return check_upload(upload, {**shapes, ROWS: rows}, num_rows)[0]
 
 
 def check_download(download: Download, server: PyTree) -> PyTree:

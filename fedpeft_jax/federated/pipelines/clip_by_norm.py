@@ -11,6 +11,7 @@ import optax
 from fedpeft_jax.core.bounds import MOST_FLOAT, Bounds, check_number
 from fedpeft_jax.core.typing import Key, PyTree
 from fedpeft_jax.federated.pipelines.base import Upload
+from fedpeft_jax.federated.pipelines.payloads import ENCODED, check_order
 from fedpeft_jax.federated.release import Figures
 from fedpeft_jax.federated.updates import ClientUpdate
 
@@ -43,6 +44,7 @@ def clip_by_norm(max_norm: float) -> Upload:
     ) -> tuple[ClientUpdate, PyTree, Figures]:
         del key
         sent = (update.shared, update.rows)
+        check_order("clip_by_norm", sent, ENCODED)
         norm = optax.tree.norm(sent)
         # For an update of zero the quotient is infinite, and the factor is 1.
         factor = jnp.minimum(1.0, max_norm / norm)
