@@ -19,6 +19,7 @@ import numpy as np
 from fedpeft_jax.backbones import merged_factors
 from fedpeft_jax.core.roles import FROZEN, SENT, num_bytes, select
 from fedpeft_jax.core.typing import Variables
+from fedpeft_jax.experiment.link import LinkSettings, link_seconds
 from fedpeft_jax.federated import Algorithm, Sampler
 from fedpeft_jax.federated.pipelines.checks import check_download, upload_of_rows
 
@@ -168,6 +169,23 @@ def catch_up_bytes(phase: PhaseTraffic, missed: Sequence[int]) -> int:
     )
 
 
+def slowest_fetch_bytes(phase: PhaseTraffic, slowest: Sequence[int]) -> int:
+    """Returns the most that one client of a round fetches, summed over the rounds.
+
+    Args:
+      phase: the traffic of the last phase.
+      slowest: rounds by the most that one client of the cohort fetched: at 0 the frozen
+        tables, at m + 1 what m merges added.
+
+    Example:
+      >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, frozen=50)
+      >>> slowest_fetch_bytes(phase, [3, 5, 2])
+      190
+    """
+    new, *returning = slowest
+    return int(new) * phase.frozen + catch_up_bytes(phase, returning)
+
+
 def summarize_traffic(
     *,
     phases: Sequence[PhaseTraffic],
@@ -175,11 +193,13 @@ def summarize_traffic(
     participations: Sequence[int],
     answers: Sequence[int],
     missed: Sequence[int],
+    slowest: Sequence[int],
     merges: int,
     participants: int,
     server: Variables,
     full_bytes: int,
     touched: Sequence[int] | None = None,
+    link: LinkSettings | None = None,
 ) -> dict[str, Any]:
     """Returns the `communication` part of a run's summary.
 
@@ -189,6 +209,7 @@ def summarize_traffic(
       participations: how many clients took part in each phase, counted once per round.
       answers: how many of these answered.
       missed: participations by the number of merges since the client's last one.
+      slowest: rounds by the most that one client fetched, see `slowest_fetch_bytes`.
       merges: the number of merges.
       participants: the number of clients that ever took part.
       server: variables whose `frozen` collection is sent once to each of these.
@@ -196,6 +217,7 @@ def summarize_traffic(
         with a trained table and no compressed embedding.
       touched: how many rows the clients that answered touched in each phase; None if
         they send dense rows.
+      link: the speed of the clients' links.
 
     Returns:
       Bytes by phase, totals, and their fraction of the totals with a trained table.
@@ -204,7 +226,7 @@ def summarize_traffic(
       >>> phases = [PhaseTraffic("warm_up", 100, 100, 10.0),
       ...           PhaseTraffic("peft", 20, 20, 5.0)]
       >>> traffic = summarize_traffic(phases=phases, rounds=[1, 4],
-      ...     participations=[2, 8], answers=[2, 8], missed=[10], merges=0,
+      ...     participations=[2, 8], answers=[2, 8], missed=[10], slowest=[4], merges=0,
       ...     participants=3, server={}, full_bytes=100)
       >>> traffic["total_bytes"], traffic["fraction_of_full"]
       (720, 0.36)
@@ -213,15 +235,19 @@ def summarize_traffic(
     catch_up = catch_up_bytes(phases[-1], missed)
     total = moving_bytes(phases, participations, answers, touched) + once + catch_up
     full = full_bytes * int(sum(participations) + sum(answers))
+    fetched = slowest_fetch_bytes(phases[-1], slowest)
     phases = _with_mean_uplink(phases, answers, touched or [0] * len(answers))
+    entries = _by_phase(phases, rounds)
     return {
         "uplink_bytes_per_client_round": _by_name(phases, "uplink"),
         "downlink_bytes_per_client_round": _by_name(phases, "downlink"),
         "touched_rows_bytes_per_client_round": _by_name(phases, "touched"),
-        "phases": _by_phase(phases, rounds),
+        "phases": entries,
         "one_time_bytes": once,
         "merges": merges,
         "catch_up_bytes": catch_up,
+        "slowest_fetch_bytes": fetched,
+        "link": link and link_seconds(link, entries, fetched),
         "total_bytes": total,
         "full_total_bytes": full,
         "fraction_of_full": total / full,

@@ -23,6 +23,7 @@ from fedpeft_jax.experiment.build import (
     suggestions_of,
 )
 from fedpeft_jax.experiment.evaluation_checks import check_evaluation
+from fedpeft_jax.experiment.link import LinkSettings
 from fedpeft_jax.experiment.settings import (
     WARM_UP_ROUNDS,
     EvaluationSettings,
@@ -45,6 +46,7 @@ class RunConfig:
       training: what every client does.
       server: what the server does.
       evaluation: how the run is validated, and its baselines.
+      link: the speed of the clients' links.
       run: the run's length, seed, folder and shapes.
     """
 
@@ -54,6 +56,7 @@ class RunConfig:
     training: TrainingSettings
     server: ServerSettings
     evaluation: EvaluationSettings
+    link: LinkSettings
     run: RunSettings
 
     def flat(self) -> dict[str, Any]:

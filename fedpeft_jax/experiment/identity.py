@@ -23,6 +23,8 @@ _PLACES = (
     "data_dir", "interactions", "valid_interactions", "test_interactions", "items",
     "text_embeddings", "given_candidates",
 )  # fmt: skip
+# They change only the summary, which is written again.
+_SUMMARY = ("uplink_mbps", "downlink_mbps")
 
 
 def differences(
@@ -33,7 +35,7 @@ def differences(
     Args:
       held: the settings of a run in a folder.
       config: the settings of the run that would continue it.
-      places: whether the locations of files count.
+      places: whether the locations of files count, and what only the summary holds.
 
     Returns:
       The value in the folder and the new value by setting. `rounds` is among them if it
@@ -48,7 +50,7 @@ def differences(
     found = {}
     for name in sorted({*held, *config}):
         old, new = held.get(name), config.get(name)
-        free = name in _FREE or (name in _PLACES and not places)
+        free = name in _FREE or (name in _PLACES + _SUMMARY and not places)
         grows = name == "rounds" and isinstance(old, int) and old <= config[name]
         if old != new and not free and not grows:
             found[name] = (old, new)

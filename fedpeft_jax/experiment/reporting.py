@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from fedpeft_jax.experiment.cli import as_flags
+from fedpeft_jax.experiment.link import link_line
 from fedpeft_jax.experiment.warnings import warning_lines
 
 _PLAIN_SECONDS = 2.0
@@ -259,6 +260,8 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
         f"{100 * traffic['fraction_of_full']:.1f} % of the full table's "
         f"{format_bytes(traffic['full_total_bytes'])}"
     )
+    if traffic.get("link"):
+        yield link_line(traffic["link"], summary["config"])
     yield (
         f"pretraining {clock['pretrain_s']:.1f} s, compilation "
         f"{clock['compile_s']:.1f} s, rounds {clock['rounds_s']:.1f} s "

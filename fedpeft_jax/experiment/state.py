@@ -28,7 +28,8 @@ class RunState(NamedTuple):
     """A run between two rounds.
 
     The bytes that were sent follow from `phase_clients`, `phase_answers`,
-    `phase_touched`, `phase_missed` and the traffic of the phases.
+    `phase_touched`, `phase_missed` and the traffic of the phases. So does the time on a
+    link, with `phase_slowest`.
 
     Attributes:
       rounds: what the rounds change: server, clients, optimizers, round, key.
@@ -42,6 +43,8 @@ class RunState(NamedTuple):
         missed since it took part before, from 0.
       phase_touched: int64[P], rows that clients touched when they answered; 0 if the
         upload sends dense rows.
+      phase_slowest: int64[P + 1], rounds of the main phases by the most that one client
+        of the cohort fetched: at 0 the frozen tables, at m + 1 what m merges added.
       last_round: int32[U], the last round in which each client took part; -1 for none.
       version: int64[], version of the frozen table: the number of merges; -1 in the
         warm-up.
@@ -57,6 +60,7 @@ class RunState(NamedTuple):
     phase_answers: np.ndarray
     phase_dropped: np.ndarray
     phase_missed: np.ndarray
+    phase_slowest: np.ndarray
     phase_touched: np.ndarray
     last_round: np.ndarray
     version: np.int64
@@ -100,6 +104,7 @@ def first_state(
         phase_answers=np.zeros(num_phases, np.int64),
         phase_dropped=np.zeros(num_phases, np.int64),
         phase_missed=np.zeros(num_phases, np.int64),
+        phase_slowest=np.zeros(num_phases + 1, np.int64),
         phase_touched=np.zeros(num_phases, np.int64),
         last_round=np.full(num_clients, -1, np.int32),
         version=np.int64(version),

@@ -170,11 +170,13 @@ def summarize_run(
             participations=state.phase_clients[:phases].tolist(),
             answers=state.phase_answers[:phases].tolist(),
             missed=state.phase_missed.tolist(),
+            slowest=state.phase_slowest.tolist(),
             merges=max(int(state.version), 0),
             participants=int(state.took_part.sum()),
             server=evaluated[1],
             full_bytes=_full_bytes(config, split.num_items),
             touched=state.phase_touched[:phases].tolist(),
+            link=config.link,
         ),
         "faults": {
             "vanished_clients": int(np.sum(state.phase_clients - state.phase_answers)),

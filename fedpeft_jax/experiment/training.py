@@ -142,11 +142,14 @@ def advance(
     new = state._replace(rounds=rounds_state)
     ran = new.round - first
     last_round, held = state.last_round.copy(), state.held.copy()
-    missed = state.phase_missed.copy()
+    missed, slowest = state.phase_missed.copy(), state.phase_slowest.copy()
     for t, cohort in enumerate(plan.client_ids[:ran]):
         last_round[cohort] = first + t
-        versions = held[cohort]
-        np.add.at(missed, state.version - versions[versions >= 0], 1)
+        behind = state.version - held[cohort]
+        old = held[cohort] >= 0
+        np.add.at(missed, behind[old], 1)
+        if state.version >= 0:
+            slowest[behind.max() + 1 if old.all() else 0] += 1
         held[cohort] = state.version
     here = np.arange(len(state.phase_rounds)) == state.phase
     touched = _touched_rows(program, new, first, plan.client_ids[:ran])
@@ -160,6 +163,7 @@ def advance(
             last_round=last_round,
             held=held,
             phase_missed=missed,
+            phase_slowest=slowest,
             phase_rounds=state.phase_rounds + ran * here,
             phase_clients=state.phase_clients + clients * here,
             phase_answers=state.phase_answers + (clients - vanished) * here,

@@ -109,6 +109,7 @@ def test_summary_by_hand():
         participations=[10, 15],
         answers=[10, 15],
         missed=[0],
+        slowest=[3, 0],
         merges=0,
         participants=7,
         server=frozen,
@@ -137,6 +138,8 @@ def test_summary_by_hand():
         "one_time_bytes": 40 * 7,
         "merges": 0,
         "catch_up_bytes": 0,
+        "slowest_fetch_bytes": 0,
+        "link": None,
         "total_bytes": total,
         "full_total_bytes": 2 * 5 * (5 * 100),
         "fraction_of_full": total / 5000,
@@ -151,6 +154,7 @@ def test_a_repeated_phase_name_overwrites_nothing():
         participations=[5, 10],
         answers=[5, 10],
         missed=[0],
+        slowest=[3, 0],
         merges=0,
         participants=1,
         server={},
@@ -169,6 +173,7 @@ def test_a_full_table_costs_all_of_itself():
         participations=[18],
         answers=[18],
         missed=[0],
+        slowest=[3, 0],
         merges=0,
         participants=3,
         server=held,
@@ -187,6 +192,7 @@ def test_one_time_bytes_go_to_each_participant_once(participants):
         participations=[1000],
         answers=[1000],
         missed=[0],
+        slowest=[3, 0],
         merges=0,
         participants=participants,
         server=measured("frozen", "lora")[1],
@@ -203,6 +209,7 @@ def test_a_client_that_vanishes_downloads_and_does_not_upload():
         participations=[10, 15],
         answers=[9, 0],
         missed=[0],
+        slowest=[3, 0],
         merges=0,
         participants=7,
         server={},
@@ -237,6 +244,7 @@ def test_a_returning_client_fetches_factors_or_the_table():
         participations=[15],
         answers=[15],
         missed=[10, 4, 1],
+        slowest=[1, 0, 4, 2],
         merges=2,
         participants=7,
         server={},
@@ -244,3 +252,4 @@ def test_a_returning_client_fetches_factors_or_the_table():
     )
     assert found["catch_up_bytes"] == 4 * 30 + 60
     assert found["total_bytes"] == 15 * 2 + 4 * 30 + 60
+    assert found["slowest_fetch_bytes"] == 70 + 4 * 30 + 2 * 60

@@ -79,16 +79,22 @@ def test_catch_up_bytes_follow_from_who_took_part():
     clients = make_clients(config, prepared.split, sampler)
     factors = 4 * 4 * (NUM_ITEMS + FEATURES)
     table = 4 * NUM_ITEMS * FEATURES
-    held, expected = {}, 0
+    held, expected, slowest = {}, 0, 0
     for round_ in range(2, 9):
         version = (round_ - 2) // 2
         (cohort, *_) = plan_rounds(clients, round_).client_ids
+        fetched = []
         for client in cohort.tolist():
             if client in held:
-                expected += min((version - held[client]) * factors, table)
+                fetched.append(min((version - held[client]) * factors, table))
+                expected += fetched[-1]
+            else:
+                fetched.append(table)
             held[client] = version
+        slowest += max(fetched)
     assert expected > 0
     assert traffic["catch_up_bytes"] == expected
+    assert traffic["slowest_fetch_bytes"] == slowest < 7 * table
     assert traffic["merges"] == 3
     moving = 6 * 2 * (2 * table + 7 * factors)  # 6 of 60 clients a round, both ways
     assert traffic["one_time_bytes"] == table * int(result.state.took_part.sum())
