@@ -7,6 +7,7 @@ from fedpeft_jax.backbones.base import (
     fit_model,
     merge_adapter,
     merged_factors,
+    merged_table,
     schedule_of,
 )
 from fedpeft_jax.backbones.fedmf import FedMF
@@ -31,5 +32,6 @@ __all__ = [
     "fit_model",
     "merge_adapter",
     "merged_factors",
+    "merged_table",
     "schedule_of",
 ]

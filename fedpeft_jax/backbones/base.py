@@ -15,6 +15,7 @@ from fedpeft_jax.embeddings import (
     ItemFeatures,
     factors_of,
     merge,
+    table_of,
 )
 
 _ITEM_EMBEDDING = "item_embedding"  # the scope of its variables, by Flax's rule
@@ -144,6 +145,15 @@ def merged_factors(server: Variables) -> dict[str, PyTree]:
       server: the server's variables (or their shapes) by collection.
     """
     return factors_of(_of_items(server))
+
+
+def merged_table(server: Variables) -> PyTree:
+    """Returns the frozen table, to which a merge adds; None if there is none.
+
+    Args:
+      server: the server's variables (or their shapes) by collection.
+    """
+    return table_of(_of_items(server))
 
 
 def _of_items(server: Variables) -> dict[str, PyTree]:

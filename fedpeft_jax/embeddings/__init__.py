@@ -11,7 +11,7 @@ from fedpeft_jax.embeddings.base import (
 )
 from fedpeft_jax.embeddings.hashing import Hash
 from fedpeft_jax.embeddings.lora import LoRA
-from fedpeft_jax.embeddings.merging import can_restart, factors_of, merge
+from fedpeft_jax.embeddings.merging import can_restart, factors_of, merge, table_of
 from fedpeft_jax.embeddings.rq import RQ
 
 EMBEDDINGS: dict[str, Callable[..., CompressedEmbedding]] = {
@@ -32,5 +32,6 @@ __all__ = [
     "can_restart",
     "factors_of",
     "merge",
+    "table_of",
     "take",
 ]

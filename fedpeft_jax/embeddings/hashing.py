@@ -74,6 +74,13 @@ class Hash(CompressedEmbedding):
         server_optimizer="sgd(learning_rate=10.0)",
         shared_server_optimizer="sgd(learning_rate=0.3)",
     )
+    # Fresh functions average out what one draw gets wrong, so that the steps may be
+    # large and the merges frequent.
+    merging: ClassVar[Suggestions] = Suggestions(
+        merge_every=25,
+        latent_scale=0.3,
+        shared_server_optimizer="sgd(learning_rate=5.0)",
+    )
 
     def __post_init__(self) -> None:
         hint = "try 'hash(num_buckets=512, num_hashes=2)'"

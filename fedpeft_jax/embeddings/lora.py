@@ -57,6 +57,11 @@ class LoRA(CompressedEmbedding):
     suggestions: ClassVar[Suggestions] = Suggestions(
         shared_server_optimizer="sgd(learning_rate=5.0)"
     )
+    # After a merge B is orthonormal, so that a row of A moves its item by its own
+    # length, and needs larger steps than a warm-up alone.
+    merging: ClassVar[Suggestions] = Suggestions(
+        merge_every=50, latent_scale=0.3, server_optimizer="sgd(learning_rate=10.0)"
+    )
 
     def __post_init__(self) -> None:
         scale, hint = Bounds(above=0, most=1000), "try 'lora(rank=4)'"

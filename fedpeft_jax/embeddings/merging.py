@@ -14,7 +14,7 @@ from fedpeft_jax.core.roles import FROZEN, SENT, select
 from fedpeft_jax.core.typing import Key, PyTree, Variables
 from fedpeft_jax.embeddings.base import CompressedEmbedding, ItemEmbedding
 
-_ADAPTER = "compressed"
+_ADAPTER, _TABLE = "compressed", "full"
 
 
 def can_restart(embedding: CompressedEmbedding) -> bool:
@@ -64,7 +64,7 @@ def merge(embedding: ItemEmbedding, variables: Variables, key: Key) -> dict[str,
         for path, value in traverse_util.flatten_dict(dict(tree)).items()
     }
     table: Any = embedding.apply(dict(variables), None)
-    merged = {**flat, **new, (FROZEN, "full"): table}
+    merged = {**flat, **new, (FROZEN, _TABLE): table}
     cast = {path: merged[path].astype(value.dtype) for path, value in flat.items()}
     nested: dict[str, Any] = traverse_util.unflatten_dict(cast)
     return nested
@@ -79,3 +79,15 @@ def factors_of(variables: Variables) -> dict[str, PyTree]:
     return {
         role: tree.get(_ADAPTER, {}) for role, tree in select(variables, SENT).items()
     }
+
+
+def table_of(variables: Variables) -> PyTree:
+    """Returns the frozen table, into which the compressed embedding is merged.
+
+    Args:
+      variables: the variables of the item embedding (or their shapes) by collection.
+
+    Returns:
+      float32[I, D], or None if there is no frozen table.
+    """
+    return variables.get(FROZEN, {}).get(_TABLE)

@@ -79,6 +79,12 @@ class RQ(CompressedEmbedding):
         server_optimizer="sgd(learning_rate=10.0)",
         shared_server_optimizer="sgd(learning_rate=0.3)",
     )
+    # Random codes do not group similar items, and other merges draw others.
+    merging: ClassVar[Suggestions] = Suggestions(
+        merge_every=50,
+        latent_scale=0.3,
+        shared_server_optimizer="sgd(learning_rate=2.0)",
+    )
 
     def __post_init__(self) -> None:
         hint = "try 'rq(num_codebooks=4, codebook_size=256)'"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedpeft_jax.backbones import merged_factors
+from fedpeft_jax.backbones import merged_factors, merged_table
 from fedpeft_jax.core.roles import FROZEN, SENT, num_bytes, select
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.experiment.link import LinkSettings, link_seconds
@@ -39,6 +39,7 @@ class PhaseTraffic(NamedTuple):
         densely.
       reveals: what the upload reveals beyond dense rows.
       factors: bytes of the factors that one merge adds to the frozen table.
+      table: bytes of that table.
       frozen: bytes of all frozen tables and codes.
     """
 
@@ -49,6 +50,7 @@ class PhaseTraffic(NamedTuple):
     row: int = 0
     reveals: tuple[str, ...] = ()
     factors: int = 0
+    table: int = 0
     frozen: int = 0
 
 
@@ -117,6 +119,7 @@ def measure_traffic(
         row=row if stages.touched_rows else 0,
         reveals=stages.reveals,
         factors=num_bytes(merged_factors(server)),
+        table=num_bytes(merged_table(server)),
         frozen=num_bytes(select(server, (FROZEN,))),
     )
 
@@ -159,12 +162,12 @@ def catch_up_bytes(phase: PhaseTraffic, missed: Sequence[int]) -> int:
         0.
 
     Example:
-      >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, frozen=50)
+      >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, table=50)
       >>> catch_up_bytes(phase, [7, 2, 1, 1])
       130
     """
     return sum(
-        int(times) * min(merges * phase.factors, phase.frozen)
+        int(times) * min(merges * phase.factors, phase.table)
         for merges, times in enumerate(missed)
     )
 
@@ -178,9 +181,9 @@ def slowest_fetch_bytes(phase: PhaseTraffic, slowest: Sequence[int]) -> int:
         tables, at m + 1 what m merges added.
 
     Example:
-      >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, frozen=50)
+      >>> phase = PhaseTraffic("peft", 20, 20, 5.0, factors=20, table=50, frozen=60)
       >>> slowest_fetch_bytes(phase, [3, 5, 2])
-      190
+      220
     """
     new, *returning = slowest
     return int(new) * phase.frozen + catch_up_bytes(phase, returning)

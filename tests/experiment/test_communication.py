@@ -235,7 +235,7 @@ def test_what_a_merge_adds_is_what_clients_train(embedding, factors):
 
 
 def test_a_returning_client_fetches_factors_or_the_table():
-    phase = PhaseTraffic("peft", 1, 1, 1.0, factors=30, frozen=70)
+    phase = PhaseTraffic("peft", 1, 1, 1.0, factors=30, table=70, frozen=75)
     assert catch_up_bytes(phase, [100]) == 0
     assert catch_up_bytes(phase, [100, 1, 1, 1, 2]) == 30 + 60 + 70 + 2 * 70
     found = summarize_traffic(
@@ -252,4 +252,4 @@ def test_a_returning_client_fetches_factors_or_the_table():
     )
     assert found["catch_up_bytes"] == 4 * 30 + 60
     assert found["total_bytes"] == 15 * 2 + 4 * 30 + 60
-    assert found["slowest_fetch_bytes"] == 70 + 4 * 30 + 2 * 60
+    assert found["slowest_fetch_bytes"] == 75 + 4 * 30 + 2 * 60
