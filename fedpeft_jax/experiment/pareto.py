@@ -98,10 +98,10 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     grouped: dict[str, dict[int, FinishedRun]] = {}
     repeated = 0
     for run in runs:
-        settings = _settings(run)
-        group = grouped.setdefault(repr(sorted(settings.items())), {})
-        repeated += run.summary["config"]["seed"] in group
-        group.setdefault(run.summary["config"]["seed"], run)
+        group = grouped.setdefault(repr(sorted(_settings(run).items())), {})
+        seed = run.summary["config"]["seed"]
+        repeated += seed in group
+        group.setdefault(seed, run)
     groups = [[group[seed] for seed in sorted(group)] for group in grouped.values()]
     settings = [_settings(group[0]) for group in groups]
     totals = [_mean(_traffic(group, "total_bytes")) for group in groups]

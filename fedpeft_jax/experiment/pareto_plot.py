@@ -24,9 +24,9 @@ _LOOKS = {
     "RQ": ("#009E73", "D"),
     "other": ("#8A6D9F", "v"),
 }
-_FILLS = {"": "full", "without merges": "none", "without table": "bottom"}
+_FILLS = {"": "full", "without merges": "white", "without table": "bottom"}
 _GREY = "#777777"
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",  # matplotlib brings it along
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -77,7 +77,7 @@ def draw(compared: Comparison, path: pathlib.Path) -> None:
         figure = Figure(figsize=(10, 5.6), dpi=100)
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(
-            left=0.065, right=0.985, top=0.9, bottom=0.2, wspace=0.16
+            left=0.065, right=0.985, top=0.9, bottom=0.19, wspace=0.16
         )
         names = [name for ranking, name in compared.metrics if ranking == "sampled"]
         for panel, name in zip(panels, names, strict=True):
@@ -101,6 +101,7 @@ def _draw_panel(axes: Any, compared: Comparison, name: str) -> None:
         if row.is_reference:
             axes.axhline(y, color=_GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
     best = sorted((x, y) for (x, y, _), on in zip(points, front, strict=True) if on)
+    best.append((axes.get_xlim()[1], best[-1][1]))
     axes.step(
         [x for x, _ in best],
         [y for _, y in best],
@@ -124,13 +125,14 @@ def _draw_panel(axes: Any, compared: Comparison, name: str) -> None:
 
 def _marker(row: ParetoRow) -> dict[str, Any]:
     """Returns how the point of a row looks, as keyword arguments of a line."""
-    color, shape = _LOOKS[row.family]
+    (color, shape), fill = _LOOKS[row.family], _FILLS[row.variant]
     return {
         "color": color,
         "marker": shape,
         "markersize": 6.5,
         "markeredgewidth": 1.3,
-        "fillstyle": _FILLS[row.variant],
+        "fillstyle": "bottom" if fill == "bottom" else "full",
+        "markerfacecolor": "white" if fill == "white" else color,
         "markerfacecoloralt": "white",
         "linestyle": "none",
         "zorder": 3,
@@ -150,7 +152,7 @@ def _set_axes(axes: Any, points: Sequence[tuple[float, float, float]]) -> None:
     top = max(y + spread for _, y, spread in points)
     room = 0.1 * max(top - bottom, 0.01)
     axes.set_ylim(bottom - room, top + room)
-    steps = (1, 2, 5) if wide < 2.5 else (1,)
+    steps = (1, 2, 3, 5, 7) if wide < 1 else (1, 2, 5) if wide < 2.5 else (1,)
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=steps))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -176,7 +178,7 @@ def _draw_legend(figure: Any, compared: Comparison) -> None:
             if row is not None:
                 label = f"{family} {variant}".strip()
                 handles.append(Line2D([], [], label=label, **_marker(row)))
-    line = {"color": _GREY, "linewidth": 0.9}
+    line: dict[str, Any] = {"color": _GREY, "linewidth": 0.9}
     handles.append(Line2D([], [], label="Pareto front", **line))
     if any(row.is_reference for row in compared.rows):
         dashes = (0, (5, 4))

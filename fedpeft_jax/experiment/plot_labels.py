@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-_DISTANCES = (8.0, 15.0, 24.0, 36.0, 50.0)  # pixels from the point to the label
-_ANGLES = tuple(range(0, 360, 30))
+_DISTANCES = (8.0, 15.0, 24.0, 36.0, 50.0, 66.0)  # pixels from the point to the label
+_ANGLES = tuple(range(0, 360, 15))
 _MARKER = 5.0  # half the width of a marker with its edge, in pixels
 _GAP = 1.5  # free pixels around a label
 _LEADER = 14.0  # from this distance on, a line leads from the label to its point
@@ -82,7 +82,7 @@ def choose_places(
                 dots = _leader(points[number], box)
                 free = not any(d.overlap(b) for d in dots for b in blocked)
             if free:
-                cost = distance + sum(box.overlap(line) for line in thin) / 4
+                cost = distance + sum(box.overlap(line) for line in thin) / 2
                 best = min(best, (cost, distance, box))
         cost, distance, box = best
         if cost < math.inf:
@@ -107,6 +107,7 @@ def place_labels(
       front: whether a point is on the front; its label is bold.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.patheffects import withStroke
 
     figure = axes.figure
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -122,6 +123,7 @@ def place_labels(
             ha="center",
             va="center",
             zorder=4,
+            path_effects=[withStroke(linewidth=2.2, foreground="white")],
         )
         for label, bold in zip(labels, front, strict=True)
     ]

@@ -121,7 +121,7 @@ def _varied(rows: Sequence[Settings]) -> list[str]:
 
 
 def _base(row: Settings) -> str:
-    full, embedding = row["full"], row["embedding"]
+    full, embedding = str(row["full"]), str(row["embedding"])
     if embedding == "none":
         return {"trained": "Full", "frozen": "Frozen"}.get(full, full)
     text = _embedding(embedding)
