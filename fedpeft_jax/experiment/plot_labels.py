@@ -107,7 +107,6 @@ def place_labels(
       front: whether a point is on the front; its label is bold.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.patheffects import withStroke
 
     figure = axes.figure
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -123,7 +122,7 @@ def place_labels(
             ha="center",
             va="center",
             zorder=4,
-            path_effects=[withStroke(linewidth=2.2, foreground="white")],
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.3},
         )
         for label, bold in zip(labels, front, strict=True)
     ]
