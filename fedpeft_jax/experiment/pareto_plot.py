@@ -66,8 +66,11 @@ def draw(compared: Comparison, path: pathlib.Path) -> None:
       path: the file, which ends in one of `PLOT_ENDINGS`.
 
     Raises:
+      InputError: if no row sends anything.
       OSError: if the file cannot be written.
     """
+    if not any(row.total_bytes > 0 for row in compared.rows):
+        raise InputError(f"--plot={path}: no run sends a byte; leave the plot out")
     import matplotlib
     from matplotlib.figure import Figure
 
