@@ -2,8 +2,9 @@
 
     fedpeft-jax pareto --grids=runs/grid,runs/more --plot=bytes.svg --markdown=bytes.md
 
-A line of the table is a mean over seeds. Those marked * are on the Pareto front: no
-other one has as few bytes and as high an NDCG@10 (sampled), and less or more of one.
+Runs that differ in nothing but the seed are one row, with means over the seeds. A row
+that is marked * is on the Pareto front: no other row has fewer or equally many bytes
+and a higher or equal NDCG@10 (sampled), one of them strictly.
 """
 
 import pathlib

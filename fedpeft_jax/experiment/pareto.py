@@ -240,7 +240,11 @@ def _notes(rows: Sequence[ParetoRow], repeated: int, has_reference: bool) -> lis
         )
         notes.append(f"the rows have different seeds: {listed}")
     if repeated:
-        notes.append(f"{repeated} runs are there twice, and the first of them counts")
+        one = repeated == 1
+        notes.append(
+            f"{repeated} {'run repeats' if one else 'runs repeat'} the settings and the "
+            "seed of another one, and the first counts"
+        )
     if not has_reference:
         notes.append(
             "no row is Full in float32: its bytes are those that the runs report for it"

@@ -75,7 +75,7 @@ def test_what_a_reader_has_to_know():
     (full,) = (row for row in compared.rows if row.is_reference)
     assert full.figures["sampled", "ndcg@10"].mean == pytest.approx(0.3)
     assert any("Full: 0, 1; LoRA 4: 0" in note for note in compared.notes)
-    assert any("1 runs are there twice" in note for note in compared.notes)
+    assert any("1 run repeats the settings" in note for note in compared.notes)
 
 
 def test_several_held_out_items_show_the_recall():
