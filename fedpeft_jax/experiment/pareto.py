@@ -104,11 +104,13 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         group.setdefault(seed, run)
     groups = [[group[seed] for seed in sorted(group)] for group in grouped.values()]
     settings = [_settings(group[0]) for group in groups]
-    totals = [_mean(_traffic(group, "total_bytes")) for group in groups]
+    totals = [statistics.fmean(_traffic(group, "total_bytes")) for group in groups]
     full = [i for i, one in enumerate(settings) if _is_full_float32(one)]
     reference = max(full, key=lambda i: totals[i], default=None)
     if reference is None:
-        against = max(_mean(_traffic(group, "full_total_bytes")) for group in groups)
+        against = max(
+            statistics.fmean(_traffic(group, "full_total_bytes")) for group in groups
+        )
     else:
         against = totals[reference]
     keys = _metrics(runs[0].summary)
@@ -201,10 +203,6 @@ def _traffic(group: Sequence[FinishedRun], key: str) -> list[float]:
     return [run.summary["communication"][key] for run in group]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values)
-
-
 def _figures(
     found: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Figure]:
@@ -215,7 +213,7 @@ def _figures(
         metrics = [one["test"][ranking] for one in found]
         values = [one.get(name, one.get(other)) for one in metrics]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        figures[ranking, name] = Figure(_mean(values), spread)
+        figures[ranking, name] = Figure(statistics.fmean(values), spread)
     return figures
 
 
@@ -240,10 +238,10 @@ def _notes(rows: Sequence[ParetoRow], repeated: int, has_reference: bool) -> lis
         )
         notes.append(f"the rows have different seeds: {listed}")
     if repeated:
-        one = repeated == 1
+        runs = "run repeats" if repeated == 1 else "runs repeat"
         notes.append(
-            f"{repeated} {'run repeats' if one else 'runs repeat'} the settings and the "
-            "seed of another one, and the first counts"
+            f"{repeated} {runs} the settings and the seed of another one, and the "
+            "first counts"
         )
     if not has_reference:
         notes.append(
