@@ -169,7 +169,7 @@ def load_command(name):
 def run_cli(*arguments, script="run", **settings):
     """The exit code of a command with these arguments after those of `SETTINGS`."""
     module = load_command(script)
-    common = {} if script in ("recommend", "report") else SETTINGS
+    common = {} if script in ("recommend", "report", "pareto") else SETTINGS
     given = [f"--{k}={v}" for k, v in {**common, **settings}.items()]
     with flagsaver.flagsaver():
         flags.FLAGS.unparse_flags()

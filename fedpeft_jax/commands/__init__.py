@@ -17,6 +17,7 @@ COMMANDS = {
     "grid": "run rows of settings with several seeds",
     "recommend": "print what a run recommends to a user, or beside an item",
     "report": "print the table of runs that have finished",
+    "pareto": "print and draw the accuracy of grids against their bytes",
 }
 """The commands and what they do."""
 

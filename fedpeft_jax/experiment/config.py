@@ -24,6 +24,7 @@ from fedpeft_jax.experiment.build import (
 )
 from fedpeft_jax.experiment.evaluation_checks import check_evaluation
 from fedpeft_jax.experiment.link import LinkSettings
+from fedpeft_jax.experiment.phase_settings import check_phase_settings
 from fedpeft_jax.experiment.settings import (
     WARM_UP_ROUNDS,
     EvaluationSettings,
@@ -251,28 +252,7 @@ def _check(config: RunConfig) -> None:
             f"`early_stopping_rounds={patience}` needs validation items: set "
             "`valid_items=1`"
         )
-    warm_up = run.warm_up_rounds
-    if warm_up > run.rounds:
-        raise InputError(
-            f"`warm_up_rounds={warm_up}` is more than `rounds={run.rounds}`: set "
-            f"`warm_up_rounds` to at most {run.rounds}"
-        )
-    if warm_up and model.full != "frozen":
-        raise InputError(
-            f"`warm_up_rounds={warm_up}` has no meaning with `full={model.full}`: set "
-            "`warm_up_rounds=0`, or `full=frozen`"
-        )
-    if run.merge_every and not config.has_adapter:
-        raise InputError(
-            f"`merge_every={run.merge_every}` needs a compressed embedding beside a "
-            f"frozen table, and not `full={model.full}` with "
-            f"`embedding={model.embedding}`: set `merge_every=0`"
-        )
-    if run.merge_every and not embedding_can_restart(model):
-        raise InputError(
-            f"`embedding={model.embedding}` cannot start anew after a merge: set "
-            "`merge_every=0`, or give it a method `restart`"
-        )
+    check_phase_settings(model, run)
     if config.text.text_embeddings is not None and not config.uses_text:
         raise InputError(
             f"`text_embeddings={config.text.text_embeddings}` has no effect with "

@@ -17,7 +17,7 @@ from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
 
 # They say where things are and how a run is kept. The result does not depend on them.
-_FREE = ("out", "resume", "checkpoint_every", "keep_checkpoints", "fetch", "cache")
+FREE = ("out", "resume", "checkpoint_every", "keep_checkpoints", "fetch", "cache")
 # They name files. The prepared data are compared instead.
 _PLACES = (
     "data_dir", "interactions", "valid_interactions", "test_interactions", "items",
@@ -50,7 +50,7 @@ def differences(
     found = {}
     for name in sorted({*held, *config}):
         old, new = held.get(name), config.get(name)
-        free = name in _FREE or (name in _PLACES + _SUMMARY and not places)
+        free = name in FREE or (name in _PLACES + _SUMMARY and not places)
         grows = name == "rounds" and isinstance(old, int) and old <= config[name]
         if old != new and not free and not grows:
             found[name] = (old, new)
