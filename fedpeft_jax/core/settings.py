@@ -34,7 +34,8 @@ class Suggestions(NamedTuple):
     recommender.
 
     Attributes:
-      latent_scale: standard deviation of the entries of the initial full table.
+      latent_scale: standard deviation of the entries of a full table that starts from
+        item text.
       warm_up_rounds: rounds that train the full table before it is frozen.
       merge_every: rounds of the main phase between two merges; 0 for none.
       cohort_size: clients in a round.

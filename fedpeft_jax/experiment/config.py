@@ -217,9 +217,11 @@ def _resolve(config: RunConfig) -> RunConfig:
     if not (config.has_adapter and embedding_can_restart(model)):
         values["merge_every"] = values["merge_every"] or 0
     suggested = suggestions_of(model, merging=values["merge_every"] != 0)
+    random = config.has_random_table
+    if random:
+        suggested = suggested._replace(latent_scale=None)  # it is for text
     if values["cohort_fraction"] is not None:
         suggested = suggested._replace(cohort_size=None)  # a given fraction wins
-    random = config.has_random_table
     defaults = {
         "latent_scale": 0.1 if random else 0.5 if model.full == "trained" else 1.0,
         "aggregator": "sparse_row_mean" if random else "mean",

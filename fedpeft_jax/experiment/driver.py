@@ -11,10 +11,6 @@ from typing import Any, NamedTuple
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
-from fedpeft_jax.experiment.communication import (
-    PhaseTraffic,
-    measure_traffic,
-)
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.dataset_name import name_dataset
 from fedpeft_jax.experiment.finish import finish
@@ -38,6 +34,7 @@ from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.snapshot import unpack
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.stopping import Stop, never_stop
+from fedpeft_jax.experiment.traffic import PhaseTraffic, measure_traffic
 from fedpeft_jax.experiment.training import (
     Program,
     compile_rounds,

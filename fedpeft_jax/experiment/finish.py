@@ -6,13 +6,13 @@ from typing import Any
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.evaluation import Evaluator, ScoreFn
 from fedpeft_jax.evaluation.per_user import per_user_table
-from fedpeft_jax.experiment.communication import PhaseTraffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase
 from fedpeft_jax.experiment.preparation import Prepared
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.summary import rank_all, summarize_run
+from fedpeft_jax.experiment.traffic import PhaseTraffic
 
 _STEPS = 500  # most reports of the progress of an evaluation, which has many blocks
 

@@ -9,11 +9,7 @@ from fedpeft_jax.core.errors import DivergedError
 from fedpeft_jax.core.roles import FROZEN, num_bytes
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.evaluation import Evaluator
-from fedpeft_jax.experiment.communication import (
-    PhaseTraffic,
-    catch_up_bytes,
-    moving_bytes,
-)
+from fedpeft_jax.experiment.communication import catch_up_bytes, moving_bytes
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.divergence import MOST_LOSS, diverged_round
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
@@ -21,6 +17,7 @@ from fedpeft_jax.experiment.phases import Phase
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.summary import valid_ndcg
+from fedpeft_jax.experiment.traffic import PhaseTraffic
 from fedpeft_jax.experiment.training import Program, advance
 
 Validate = Callable[[Program, Variables, Evaluator], dict[str, dict[str, float]]]

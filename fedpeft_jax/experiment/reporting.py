@@ -235,8 +235,7 @@ def _ranking_lines(summary: dict[str, Any]) -> Iterable[str]:
 
 
 def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
-    best = summary["best_valid"]
-    if best is not None:
+    if (best := summary["best_valid"]) is not None:
         value = best["metrics"]["sampled"]["ndcg@10"]
         yield f"best validation NDCG@10 {value:.4f}, at round {best['round']}"
     traffic, clock = summary["communication"], summary["time"]
@@ -247,14 +246,14 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
         )
         for way in ("uplink", "downlink")
     )
-    ways = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
-    yield f"bytes per client and round, {ways}"
-    for text in traffic.get("reveals", ()):  # absent in summaries of earlier versions
-        yield f"the upload reveals {text}"
+    both = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
+    yield f"bytes per client and round, {both}"
+    # Summaries of earlier versions have none of the keys that are read with `get`.
+    yield from (f"the upload reveals {text}" for text in traffic.get("reveals", ()))
     parts = f"frozen tables sent once: {format_bytes(traffic['one_time_bytes'])}"
     if traffic.get("merges"):
-        fetched = format_bytes(traffic["catch_up_bytes"])
-        parts += f", fetched after {traffic['merges']} merges: {fetched}"
+        parts += f", fetched after {traffic['merges']} merges: "
+        parts += format_bytes(traffic["catch_up_bytes"])
     yield (
         f"total {format_bytes(traffic['total_bytes'])} ({parts}), "
         f"{100 * traffic['fraction_of_full']:.1f} % of the full table's "

@@ -26,11 +26,12 @@ from fedpeft_jax.evaluation.baselines import random_baseline
 from fedpeft_jax.evaluation.per_user import Results, leak, slices
 from fedpeft_jax.evaluation.ranking import RANKING_KEYS, RANKINGS, TARGETS, Progress
 from fedpeft_jax.experiment.build import make_faults, make_model
-from fedpeft_jax.experiment.communication import PhaseTraffic, summarize_traffic
+from fedpeft_jax.experiment.communication import summarize_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared, candidates_source
 from fedpeft_jax.experiment.protocol import describe_protocol
 from fedpeft_jax.experiment.state import RunState
+from fedpeft_jax.experiment.traffic import PhaseTraffic
 from fedpeft_jax.experiment.warnings import find_warnings
 from fedpeft_jax.federated import Sampler, init_server, num_attackers
 

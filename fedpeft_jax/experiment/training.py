@@ -11,11 +11,11 @@ from fedpeft_jax.backbones import Backbone
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
-from fedpeft_jax.experiment.communication import touched_rows
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import check_program
 from fedpeft_jax.experiment.state import RunState
+from fedpeft_jax.experiment.traffic import touched_rows
 from fedpeft_jax.federated import (
     DROPPED,
     VANISHED,

@@ -7,12 +7,8 @@ import pytest
 
 from fedpeft_jax.core.roles import FROZEN, num_bytes
 from fedpeft_jax.experiment import configure, make_algorithm, make_model
-from fedpeft_jax.experiment.communication import (
-    PhaseTraffic,
-    catch_up_bytes,
-    measure_traffic,
-    summarize_traffic,
-)
+from fedpeft_jax.experiment.communication import catch_up_bytes, summarize_traffic
+from fedpeft_jax.experiment.traffic import PhaseTraffic, measure_traffic
 from fedpeft_jax.federated import init_server
 
 I, D, K = 50, 8, 3  # noqa: E741 (the shape letters of the library)

@@ -286,7 +286,7 @@ def test_what_is_left_out_is_what_the_embedding_suggests(monkeypatch):
     assert make_model(config.model, 5).item_embedding.init_scale == 0.25
     # A given value wins, and without the embedding its suggestions do not count.
     assert configure(embedding="reader", latent_scale=2.0).model.latent_scale == 2.0
-    assert configure().model.latent_scale == 1.0
+    assert configure(merge_every=0).model.latent_scale == 1.0
     table = configure(full="trained", embedding="none")
     assert table.model.latent_scale == 0.5
     assert table.server.server_optimizer == "sgd(learning_rate=5.0)"
@@ -296,7 +296,8 @@ def test_what_is_left_out_is_what_the_embedding_suggests(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "aggregator", "scale"),
     [
-        ({}, "mean", 1.0),
+        ({}, "mean", 0.3),
+        ({"merge_every": 0}, "mean", 1.0),
         ({"full": "trained", "embedding": "none"}, "mean", 0.5),
         ({"full": "none"}, "mean", 1.0),
         ({"full_init": "random", "embedding": "reader"}, "mean", 1.0),

@@ -13,7 +13,7 @@ import pytest
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN, ROWS, SENT, SHARED, gather_rows, select
 from fedpeft_jax.experiment import configure, make_algorithm, make_model
-from fedpeft_jax.experiment.communication import measure_traffic
+from fedpeft_jax.experiment.traffic import measure_traffic
 from fedpeft_jax.federated import ClientUpdate, init_server
 from fedpeft_jax.federated.pipelines.wire import (
     WireFormat,
