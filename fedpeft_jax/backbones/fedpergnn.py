@@ -11,13 +11,14 @@ Here user vectors never leave their clients, so this expansion is left out and
 `num_layers` is 1.
 """
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import jax.numpy as jnp
 
 from fedpeft_jax.backbones.base import Backbone, check_user_vector, user_vector
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import Array, History, PyTree
 from fedpeft_jax.embeddings.base import ItemFeatures
 
@@ -62,6 +63,11 @@ class FedPerGNN(Backbone):
     normalization: Normalization = "symmetric"
     init_mean: float = 0.1
     init_scale: float = 0.1
+
+    # The layers are averaged, which halves the gradients of a merged embedding's rows.
+    merging: ClassVar[Suggestions] = Suggestions(
+        server_optimizer="sgd(learning_rate=20.0)"
+    )
 
     def __post_init__(self) -> None:
         if self.num_layers != 1:
