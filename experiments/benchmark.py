@@ -147,6 +147,8 @@ def _time(cases: Sequence[Case]) -> list[dict[str, Any]]:
         result["rounds_per_s"] = 1e3 / median
         result["clients_per_s"] = 1e3 / median * result["cohort_size"]
         result.update((k, v) for k, v in chunks[-1].items() if k != "ms")
+        merges = [chunk["merge_ms"] for chunk in chunks if "merge_ms" in chunk]
+        result["merge_ms"] = statistics.median(merges) if merges else None
     return results
 
 
@@ -198,6 +200,9 @@ def _print(report: dict[str, Any]) -> None:
         "maximum": lambda r: f"{r['ms_per_round']['max']:.1f}",
         "rounds/s": lambda r: f"{r['rounds_per_s']:.1f}",
         "clients/s": lambda r: f"{r['clients_per_s']:,.0f}",
+        "ms per merge, median": lambda r: (
+            "-" if r["merge_ms"] is None else f"{r['merge_ms']:.1f}"
+        ),
         "preparation, s": lambda r: f"{r['prepare_s']['total']:.1f}",
         "compilation, s": lambda r: f"{r['compile_s']:.1f}",
         "peak memory, GB": lambda r: f"{r['peak_rss_bytes'] / 1e9:.2f}",

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,9 @@ from fedpeft_jax import (
     make_tiles,
     plan_cohorts,
 )
+from fedpeft_jax.embeddings import Fitted, can_restart
+from fedpeft_jax.experiment.phases import Phase, keep_state, merge_into_table
+from fedpeft_jax.experiment.state import first_state
 
 
 class Setting(NamedTuple):
@@ -74,7 +77,8 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
 
     Yields:
       First the facts of the case, without a time; then `{'ms': milliseconds per round}`
-      with the peak of memory so far, for each of `rounds / chunk_rounds` chunks.
+      with the peak of memory so far, for each of `rounds / chunk_rounds` chunks. With a
+      compressed embedding beside a frozen table, `merge_ms` is the time of one merge.
     """
     seconds, start = dict[str, float](), time.perf_counter()
 
@@ -122,6 +126,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     compiled = run.lower(state, *fixed, *arrays, num_rounds).compile()
     lap("compile")
     compile_s = seconds.pop("compile")
+    merge_ms = _merge_timer(model, algorithm, fixed[0], num_clients)
     for chunk, plan in enumerate(plans):
         arrays = jax.block_until_ready([jnp.asarray(x) for x in plan])
         start = time.perf_counter()
@@ -131,7 +136,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
         if not report.finite:
             raise FloatingPointError(f"{case['setting']} gave a non-finite update")
         if chunk:
-            yield {"ms": milliseconds, **_peaks()}
+            yield {"ms": milliseconds, **merge_ms(state), **_peaks()}
             continue
         yield {
             "setting": case["setting"],
@@ -161,6 +166,29 @@ def _config(case: Case) -> RunConfig:
         server_optimizer=case["server_optimizer"],
         shared_server_optimizer=case["server_optimizer"],
     )
+
+
+def _merge_timer(
+    model: Any, algorithm: Any, frozen: Any, num_clients: int
+) -> Callable[[Any], dict[str, float]]:
+    """Returns a function that times one merge of a state, if there can be one."""
+    embedding = model.item_embedding
+    if embedding.full != "frozen" or embedding.compressed is None:
+        return lambda state: {}
+    if not can_restart(embedding.adapter_alone()):
+        return lambda state: {}
+    phase = Phase("peft", model, algorithm, Fitted({}, {}), 1, keep_state, True)
+    merge = merge_into_table(0, phase)
+
+    def timed(state: Any) -> dict[str, float]:
+        before = first_state(
+            state, frozen, version=0, num_phases=2, num_clients=num_clients
+        )
+        start = time.perf_counter()
+        jax.block_until_ready(merge(before).rounds)
+        return {"merge_ms": 1e3 * (time.perf_counter() - start)}
+
+    return timed
 
 
 def _peaks() -> dict[str, int | None]:

@@ -54,6 +54,7 @@ def test_writes_every_field(benchmark, tmp_path, capsys, setting, aggregator):
     assert set(prepare) == {*stages, "total"}
     assert prepare["total"] == pytest.approx(sum(prepare[s] for s in stages))
     assert result["compile_s"] > 0
+    assert (result["merge_ms"] is None) == (setting == "full")
     assert result["peak_rss_bytes"] > 10**7
     assert {"dataset", "train_pairs", "tiles", "device"} <= set(result)
     printed = capsys.readouterr().out
