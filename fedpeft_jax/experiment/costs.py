@@ -187,13 +187,13 @@ def count_flops(
 ) -> float | None:
     """Returns the floating-point operations of a function, or None if not reported.
 
-    XLA counts the body of a loop once, however often it runs. The loops are therefore
-    written out before the program is counted. It is counted before the compiler changes
-    it, so that the number does not depend on the machine.
+    XLA counts the body of a loop once, however often it runs. Loops of a fixed length
+    are therefore written out before the program is counted; a loop whose length depends
+    on values counts as one iteration. The program is counted before the compiler
+    changes it, so that the number does not depend on the machine.
 
     Args:
-      function: a function of arrays. If a loop or a branch in it depends on values, the
-        program cannot be written out, and None is returned.
+      function: a function of arrays.
       arguments: its arguments.
 
     Example:
@@ -202,11 +202,8 @@ def count_flops(
       >>> count_flops(five_products, (jnp.ones((10, 10)),))
       10000.0
     """
-    try:
-        with jax.disable_jit():  # loops run in Python, and leave their steps
-            program = jax.make_jaxpr(function)(*arguments)
-    except jax.errors.ConcretizationTypeError:
-        return None
+    with jax.disable_jit():  # loops run in Python, and leave their steps
+        program = jax.make_jaxpr(function)(*arguments)
     written_out = jax.jit(jax.extend.core.jaxpr_as_fun(program))
     found = written_out.lower(*jax.tree.leaves(arguments)).cost_analysis()
     flops = (found or {}).get("flops")
