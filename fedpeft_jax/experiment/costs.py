@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.backbones import Backbone, item_variables
-from fedpeft_jax.core.keys import RunPurpose, run_key
+from fedpeft_jax.core.keys import RunPurpose, client_key, run_key
 from fedpeft_jax.core.roles import FROZEN, ROWS, SENT, SHARED, gather_rows, num_bytes
 from fedpeft_jax.core.typing import PyTree, Variables
 from fedpeft_jax.data import Split
@@ -31,7 +31,12 @@ from fedpeft_jax.experiment.communication import measure_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import make_phases
 from fedpeft_jax.experiment.preparation import Prepared
-from fedpeft_jax.federated import LocalTraining, init_private, init_server
+from fedpeft_jax.federated import (
+    ClientStore,
+    LocalTraining,
+    init_private,
+    init_server,
+)
 from fedpeft_jax.federated.client import train_client
 
 _CALLS = 30  # timed calls of the compiled local training
@@ -165,20 +170,20 @@ def client_round(
     """
     sampler = training.sampler
     capacity = max(int(split.counts[client]), 1)
-    data = sampler.draw(
-        run_key(seed, RunPurpose.ROUNDS),
-        jnp.int32(0),
-        jnp.int32(client),
-        sampler.make_store(split),
-        capacity,
-    )
-    arguments = (
-        {SHARED: server[SHARED], ROWS: gather_rows(server[ROWS], data.item_ids)},
-        gather_rows(private, jnp.int32(0)),
-        gather_rows(server[FROZEN], data.item_ids),
-        data,
-        jax.random.key(seed),
-    )
+
+    @jax.jit
+    def gather(server: Variables, private: PyTree, store: ClientStore) -> Any:
+        key = run_key(seed, RunPurpose.ROUNDS)
+        data = sampler.draw(key, jnp.int32(0), jnp.int32(client), store, capacity)
+        received = {
+            SHARED: server[SHARED],
+            ROWS: gather_rows(server[ROWS], data.item_ids),
+        }
+        frozen = gather_rows(server[FROZEN], data.item_ids)
+        own = jax.tree.map(lambda x: x[0], private)
+        return received, own, frozen, data, client_key(key, 0, client)
+
+    arguments = gather(server, private, sampler.make_store(split))
     return functools.partial(train_client, training), arguments
 
 

@@ -48,13 +48,9 @@ def test_the_default_rows_are_those_of_the_grid(capsys):
     lines = path.read_text().splitlines()
     rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
     assert rows == list(ITEM_EMBEDDINGS.values())
-    # They begin here, and the codebooks of the default size need more items.
-    assert costs(rows=(), warm_up_rounds=0) == 2
-    err = capsys.readouterr().err
-    assert [f"row {name}: " in err for name in ITEM_EMBEDDINGS] == [True] * 4 + [
-        False
-    ] * 3
-    assert err.splitlines()[-1].startswith("error: ") and "codebook_size" in err
+    # A setting that only the rows without a full table refuse.
+    assert costs(rows=(), warm_up_rounds=0, full_init="random") == 2
+    assert "no effect with --full=none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
