@@ -43,9 +43,7 @@ ITEM_EMBEDDINGS = {
 def define_flags() -> None:
     """Defines the flags of the command."""
     cli.define_flags(leave_out=("out", "resume"))
-    flags.DEFINE_multi_string(
-        "vary", None, "a row: setting=value, separated by spaces; may be repeated"
-    )
+    cli.define_vary()
     flags.DEFINE_string("json", None, "also write one JSON object per row to this file")
 
 

@@ -7,8 +7,7 @@ the model of a run's last phase:
 - communication, in bytes, on the payloads of the pipelines (`communication.py`);
 - storage, in bytes that a client keeps between two rounds;
 - computation, as the FLOPs and the milliseconds of one client's local training;
-- capacity, as the number of different item vectors, and the number of dimensions, that
-  training can give the catalogue while the frozen table stays as it is.
+- capacity, as the number of item vectors and of dimensions (`capacity.py`).
 """
 
 import functools
@@ -22,11 +21,11 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 
-from fedpeft_jax.backbones import Backbone, item_variables
 from fedpeft_jax.core.keys import RunPurpose, client_key, run_key
-from fedpeft_jax.core.roles import FROZEN, ROWS, SENT, SHARED, gather_rows, num_bytes
+from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED, gather_rows, num_bytes
 from fedpeft_jax.core.typing import PyTree, Variables
 from fedpeft_jax.data import Split
+from fedpeft_jax.experiment.capacity import Capacity, measure_capacity
 from fedpeft_jax.experiment.communication import measure_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import make_phases
@@ -40,24 +39,6 @@ from fedpeft_jax.federated import (
 from fedpeft_jax.federated.client import train_client
 
 _CALLS = 30  # timed calls of the compiled local training
-_DECIMALS = 9  # equal sums in another order differ by less, in float64
-
-
-class Capacity(NamedTuple):
-    """What an item embedding can represent.
-
-    Attributes:
-      vectors: the number of different item vectors among all I items that the trained
-        part gives, if its parameters are random.
-      rank: the rank of these vectors as a matrix [I, D]: the number of dimensions in
-        which training can move the items until the next merge.
-      vectors_with_table: the number of different item vectors with the frozen table
-        added.
-    """
-
-    vectors: int
-    rank: int
-    vectors_with_table: int
 
 
 class Costs(NamedTuple):
@@ -229,46 +210,3 @@ def time_calls(function: Callable[..., Any], arguments: tuple[PyTree, ...]) -> f
         jax.block_until_ready(compiled(*arguments))
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds[3:])  # the first calls warm up
-
-
-def measure_capacity(model: Backbone, server: Variables) -> Capacity:
-    """Measures what the item embedding of a model can represent.
-
-    Every parameter that is sent is drawn from a normal distribution. The vectors are
-    computed in float64 and rounded, so that equal sums in another order count as equal.
-
-    Args:
-      model: the recommender.
-      server: the server's variables by collection, with frozen tables and codes that
-        are fitted.
-    """
-    generator = np.random.default_rng(0)
-
-    def draw(value: Any) -> Any:
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            return np.asarray(value)
-        return generator.standard_normal(value.shape)
-
-    drawn = {
-        role: jax.tree.map(draw if role in SENT else np.asarray, tree)
-        for role, tree in item_variables(server).items()
-    }
-    frozen = dict(drawn.get(FROZEN, {}))
-    table = frozen.get("full")
-    if table is not None:  # zero, so that what remains is the trained part
-        frozen["full"] = np.zeros_like(table)
-    embedding = model.item_embedding.clone(parent=None, name=None)
-    with jax.enable_x64(True):
-        found = embedding.apply({**drawn, FROZEN: frozen}, None)
-    vectors = np.asarray(found, np.float64)
-    return Capacity(
-        vectors=_count_distinct(vectors),
-        rank=int(np.linalg.matrix_rank(vectors)),
-        vectors_with_table=_count_distinct(vectors + (0 if table is None else table)),
-    )
-
-
-def _count_distinct(vectors: np.ndarray) -> int:
-    """Returns the number of different rows of a matrix."""
-    rounded = np.round(vectors, _DECIMALS) + 0.0  # -0.0 becomes 0.0
-    return len(np.unique(rounded, axis=0))
