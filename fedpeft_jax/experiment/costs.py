@@ -11,7 +11,6 @@ the model of a run's last phase:
 """
 
 import functools
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,7 +37,7 @@ from fedpeft_jax.federated import (
 )
 from fedpeft_jax.federated.client import train_client
 
-_CALLS = 30  # timed calls of the compiled local training
+_CALLS = 30  # the fewest timed calls of the compiled local training
 
 
 class Costs(NamedTuple):
@@ -74,12 +73,13 @@ class Costs(NamedTuple):
         return {**self._asdict(), "capacity": self.capacity._asdict()}
 
 
-def measure_costs(config: RunConfig, prepared: Prepared) -> Costs:
+def measure_costs(config: RunConfig, prepared: Prepared, seconds: float = 1.0) -> Costs:
     """Measures the four dimensions for the model of a run's last phase.
 
     Args:
       config: the configuration.
       prepared: data and pretraining of the same configuration.
+      seconds: how long the local training is called to time it.
 
     Raises:
       InputError: if the model cannot be fitted to the items.
@@ -88,7 +88,7 @@ def measure_costs(config: RunConfig, prepared: Prepared) -> Costs:
       >>> from fedpeft_jax import configure, prepare
       >>> config = configure(full="none", embedding="lora(rank=2)", features=8)
       >>> prepared = prepare(config)
-      >>> costs = measure_costs(config, prepared)
+      >>> costs = measure_costs(config, prepared, seconds=0.0)
       >>> costs.uplink == 4 * 2 * (prepared.split.num_items + 8), costs.capacity.rank
       (True, 2)
     """
@@ -108,7 +108,7 @@ def measure_costs(config: RunConfig, prepared: Prepared) -> Costs:
         held=num_bytes(server) + num_bytes(private),
         items=4.0 * float(np.mean(counts)),
         flops=count_flops(train, arguments),
-        milliseconds=time_calls(train, arguments),
+        milliseconds=time_calls(train, arguments, seconds),
         capacity=measure_capacity(model, server),
         client_items=int(counts[client]),
     )
@@ -196,17 +196,21 @@ def count_flops(
     return None if flops is None else float(flops)
 
 
-def time_calls(function: Callable[..., Any], arguments: tuple[PyTree, ...]) -> float:
+def time_calls(
+    function: Callable[..., Any], arguments: tuple[PyTree, ...], seconds: float
+) -> float:
     """Returns the median milliseconds of a call of the compiled function.
+
+    The first half of the calls warms up and is not timed.
 
     Args:
       function: a function of arrays.
       arguments: its arguments.
+      seconds: how long it is called; at least 30 calls are timed.
     """
     compiled = jax.jit(function).lower(*arguments).compile()
-    seconds = []
-    for _ in range(_CALLS + 3):
-        start = time.perf_counter()
+    times = [time.perf_counter()]
+    while len(times) <= 2 * _CALLS or times[-1] - times[0] < seconds:
         jax.block_until_ready(compiled(*arguments))
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds[3:])  # the first calls warm up
+        times.append(time.perf_counter())
+    return 1000 * float(np.median(np.diff(times)[len(times) // 2 :]))
