@@ -24,7 +24,6 @@ from tests.small_runs import NUM_ITEMS as I
 from tests.small_runs import SETTINGS, small_runs
 from tests.toys import Codes
 
-QUICK = "autoencoder(hidden=(8,), epochs=1)"
 TABLE, USER = 4 * I * D, 4 * D
 
 
@@ -37,7 +36,7 @@ def _small():
 @pytest.fixture(scope="module")
 def prepared():
     """Data and latents, which are the same for every strategy here."""
-    return prepare(configure(**{**SETTINGS, "pretraining": QUICK}))
+    return prepare(configure(**SETTINGS))
 
 
 def strategy(full, embedding, **settings):
