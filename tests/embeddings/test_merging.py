@@ -142,6 +142,8 @@ def test_merges_need_an_adapter_that_can_restart(monkeypatch):
     from tests import toys
 
     monkeypatch.setitem(EMBEDDINGS, "codes", toys.Codes)
-    with pytest.raises(InputError, match="cannot start anew.*merge_every=0"):
+    with pytest.raises(
+        InputError, match="cannot start anew.*merge_every=0"
+    ):
         configure(embedding="codes", merge_every=5)
     assert configure(embedding="codes").run.merge_every == 0
