@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fedpeft_jax.backbones.base import (
     Backbone,
     fit_model,
+    item_variables,
     merge_adapter,
     merged_factors,
     merged_table,
@@ -30,6 +31,7 @@ __all__ = [
     "FedPerGNN",
     "PFedRec",
     "fit_model",
+    "item_variables",
     "merge_adapter",
     "merged_factors",
     "merged_table",

@@ -131,7 +131,7 @@ def merge_adapter(model: Backbone, server: Variables, key: Key) -> dict[str, Any
     Returns:
       New variables of the same structure, shapes and types.
     """
-    merged = merge(model.item_embedding, _of_items(server), key)
+    merged = merge(model.item_embedding, item_variables(server), key)
     return {
         role: {**tree, _ITEM_EMBEDDING: merged[role]} if role in merged else tree
         for role, tree in server.items()
@@ -144,7 +144,7 @@ def merged_factors(server: Variables) -> dict[str, PyTree]:
     Args:
       server: the server's variables (or their shapes) by collection.
     """
-    return factors_of(_of_items(server))
+    return factors_of(item_variables(server))
 
 
 def merged_table(server: Variables) -> PyTree:
@@ -153,11 +153,15 @@ def merged_table(server: Variables) -> PyTree:
     Args:
       server: the server's variables (or their shapes) by collection.
     """
-    return table_of(_of_items(server))
+    return table_of(item_variables(server))
 
 
-def _of_items(server: Variables) -> dict[str, PyTree]:
-    """Returns the variables of the item embedding by collection, without empty ones."""
+def item_variables(server: Variables) -> dict[str, PyTree]:
+    """Returns the variables of the item embedding by collection, without empty ones.
+
+    Args:
+      server: the server's variables (or their shapes) by collection.
+    """
     return {
         role: tree[_ITEM_EMBEDDING]
         for role, tree in server.items()

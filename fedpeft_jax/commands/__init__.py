@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "run one experiment",
     "grid": "run rows of settings with several seeds",
     "recommend": "print what a run recommends to a user, or beside an item",
+    "costs": "measure what item embeddings cost, without training",
     "report": "print the table of runs that have finished",
     "pareto": "print and draw the accuracy of grids against their bytes",
 }

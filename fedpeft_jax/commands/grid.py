@@ -42,9 +42,7 @@ def define_flags() -> None:
     """Defines the flags of the command."""
     cli.define_flags(leave_out=("seed",))
     flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of every row")
-    flags.DEFINE_multi_string(
-        "vary", None, "a row: setting=value, separated by spaces; may be repeated"
-    )
+    cli.define_vary()
     flags.DEFINE_enum(
         "target",
         "test",

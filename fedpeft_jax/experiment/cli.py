@@ -45,6 +45,14 @@ def define_flags(leave_out: Sequence[str] = ()) -> None:
         _DEFINE[kind_of(field)](name, field.default, help_)
 
 
+def define_vary() -> None:
+    """Defines the flag of rows, unless another command of the process did."""
+    if "vary" not in flags.FLAGS:
+        flags.DEFINE_multi_string(
+            "vary", None, "a row: setting=value, separated by spaces; may be repeated"
+        )
+
+
 def as_flags(message: str) -> str:
     """Returns a message in which settings are written as flags, as a shell reads them.
 
