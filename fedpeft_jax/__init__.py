@@ -8,6 +8,7 @@ from fedpeft_jax.backbones import (
     FedPerGNN,
     PFedRec,
     fit_model,
+    merge_adapter,
     schedule_of,
 )
 from fedpeft_jax.core.errors import DivergedError, InputError
@@ -218,6 +219,7 @@ __all__ = [
     "make_split",
     "make_state",
     "make_tiles",
+    "merge_adapter",
     "model_scores",
     "plan_cohorts",
     "prepare",

@@ -114,10 +114,12 @@ GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
 def test_rows_of_the_grids_are_settings(path):
     module = load_command("grid")
     settings = {name: field.default for name, field in FIELDS.items()}
-    lines = path.read_text().splitlines()
-    rows = [x.removeprefix("--vary=") for x in lines if not x.startswith("#")]
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]
+    rows = [x.removeprefix("--vary=") for x in lines if x.startswith("--vary=")]
     assert len(rows) > 2
+    for flag in set(lines) - {f"--vary={row}" for row in rows}:
+        settings = module.read_row(flag.removeprefix("--"), settings)
     for row in rows:
         given = module.read_row(row, settings)
         configure(**given)
-        assert given != settings or row == "split=time"
+        assert given != settings or row in ("split=time", "embedding=lora(rank=4)")

@@ -139,7 +139,7 @@ def test_list_shows_every_plugin(capsys):
     for setting, registry in REGISTRIES.items():
         assert f"{setting}:" in printed
         assert all(f"  {name}(" in printed for name in registry)
-    assert "lora(rank=4, alpha=None, init_scale=0.1)" in printed
+    assert "lora(rank=4, alpha=None, init_scale=0.1, restart_scale=1.0, " in printed
 
 
 @pytest.mark.parametrize(

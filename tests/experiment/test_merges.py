@@ -9,7 +9,7 @@ from fedpeft_jax.experiment.state import variables_of
 from fedpeft_jax.experiment.training import plan_rounds
 from tests.small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
 
-MERGING = {**SETTINGS, "merge_every": 2, "rounds": 9}
+MERGING = {**SETTINGS, "merge_every": 2, "rounds": 9, "latent_scale": 1.0}
 
 
 @pytest.fixture(scope="module", autouse=True)

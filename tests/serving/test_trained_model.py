@@ -113,7 +113,9 @@ def test_users_in_any_order_and_more_than_once(model):
     found = model.recommend(users, k=2)
     assert found["user"].to_list() == [x for user in users for x in (user, user)]
     assert found[:2].equals(found[4:])
-    assert model.recommend(str(users[0]), k=2).equals(found[:2])
+    alone = model.recommend(str(users[0]), k=2)  # scored in a block of another shape
+    assert alone.drop("score").equals(found[:2].drop("score"))
+    np.testing.assert_allclose(alone["score"], found[:2]["score"], rtol=1e-5)
     assert model.recommend([], k=2).is_empty()
 
 
