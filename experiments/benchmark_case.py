@@ -1,5 +1,6 @@
 """One case of the benchmark: it prepares, compiles, and times chunk after chunk."""
 
+import itertools
 import resource
 import sys
 import time
@@ -181,13 +182,14 @@ def _merge_timer(
     def merge(server: Any, key: Any) -> Any:
         return merge_adapter(model, server, key)
 
-    compiled, key = jax.jit(merge), jax.random.key(0)
+    compiled, draws = jax.jit(merge), itertools.count()
 
     def timed(state: Any) -> dict[str, float]:
+        keys = (jax.random.key(next(draws)) for _ in range(2))
         server = {SHARED: state.shared, ROWS: state.rows, FROZEN: frozen}
-        jax.block_until_ready(compiled(server, key))  # compiles the first time
+        jax.block_until_ready(compiled(server, next(keys)))  # compiles the first time
         start = time.perf_counter()
-        merged = compiled(server, key)
+        merged = compiled(server, next(keys))
         new = make_state(
             merged, state.private, algorithm, state.key, num_clients=num_clients
         )
