@@ -12,6 +12,8 @@ from fedpeft_jax.embeddings import EMBEDDINGS, can_restart
 from fedpeft_jax.experiment import configure, make_model
 from fedpeft_jax.federated import init_server
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 I, D = 30, 8  # noqa: E741 (the shape letters of the library)
 SPECS = (
     "lora(rank=3)",

@@ -116,6 +116,7 @@ def test_a_continued_run_counts_the_same_rows(sent, tmp_path):
     assert results(tmp_path) == results(sent[0])
 
 
+@pytest.mark.slow
 def test_feedback_is_part_of_a_checkpoint(tmp_path):
     settings = {"upload": "top_k(k=20), int8", "download": "int8"}
     whole = in_folder(tmp_path / "whole", settings)
