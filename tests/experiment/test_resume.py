@@ -67,7 +67,20 @@ def stopped(path, settings, calls):
 )
 def test_a_continued_run_has_the_same_bytes(backbone, strategy, tmp_path):
     """Stopped in the warm-up, at the change of phases and in the main phase."""
-    settings = {"backbone": backbone, **STRATEGIES[strategy], **STATEFUL}
+    check_continued({"backbone": backbone, **STRATEGIES[strategy]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["lora", *(pytest.param(s, marks=pytest.mark.slow) for s in ("hash", "rq"))],
+)
+def test_a_continued_run_with_merges_has_the_same_bytes(strategy, tmp_path):
+    """A merge follows every round of the main phase, so that a stop is beside two."""
+    check_continued({**STRATEGIES[strategy], "merge_every": 1}, tmp_path)
+
+
+def check_continued(settings, tmp_path):
+    settings = {**settings, **STATEFUL}
     settings |= {"eval_every": 2, "early_stopping_rounds": 100}
     in_folder(tmp_path / "straight", settings)
     expected = results(tmp_path / "straight")
