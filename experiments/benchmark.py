@@ -59,6 +59,7 @@ def _parse(argv: Sequence[str]) -> Case:
     string("aggregator", defaults.aggregator, "spec of an aggregator")
     string("upload", "identity", "specs of upload stages, separated by commas")
     string("download", "identity", "specs of download stages, separated by commas")
+    string("both_ways", None, "stages for both directions, compared: 'identity;int8'")
     step = defaults.server_optimizer
     string("server_optimizer", step, "spec of the server's optimizer")
     integer("tile_rows", 4096, "positives per tile, padding included")
@@ -95,7 +96,16 @@ def _cases(case: Case) -> list[Case]:
         except ValueError:
             text = case["scaling_items"]
             raise InputError(f"--scaling_items={text!r}: write 1000,2000") from None
-    return [{**case, "setting": n, "items": i} for n in settings for i in sizes]
+    pipelines: list[dict[str, str]] = [{}]
+    if case["both_ways"]:
+        names = case["both_ways"].split(";")
+        pipelines = [{"upload": name, "download": name} for name in names]
+    return [
+        {**case, "setting": n, "items": i, **stages}
+        for n in settings
+        for i in sizes
+        for stages in pipelines
+    ]
 
 
 def _serve(case: Case, pipe: Connection) -> None:
@@ -190,7 +200,8 @@ def _print(report: dict[str, Any]) -> None:
     )
     table = Table("")
     for r in results:
-        table.add_column(r["setting"], justify="right")
+        stages = {r["upload"], r["download"]} - {"identity"}
+        table.add_column("\n".join([r["setting"], *sorted(stages)]), justify="right")
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "users": lambda r: f"{r['users']:,}",
         "items": lambda r: f"{r['items']:,}",

@@ -112,3 +112,14 @@ def test_workers_take_turns(benchmark, tmp_path):
     report = json.loads(path.read_text())
     assert [r["items"] for r in report["results"]] == [60, 90]
     assert set(report["scaling"]["lora"]) == {"60", "90"}
+
+
+@pytest.mark.slow
+def test_stages_are_compared(benchmark, tmp_path, capsys):
+    path = tmp_path / "result.json"
+    flags = ["--settings=lora", "--both_ways=identity;bfloat16", f"--json={path}"]
+    assert run(benchmark, *flags) == 0
+    results = json.loads(path.read_text())["results"]
+    assert [r["upload"] for r in results] == ["identity", "bfloat16"]
+    assert [r["download"] for r in results] == ["identity", "bfloat16"]
+    assert "bfloat16" in capsys.readouterr().out
