@@ -126,6 +126,9 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {
 }
 """Every setting by name."""
 
+EARLIER = {"merge_every": 0}
+"""What runs of earlier versions did, which did not have these settings."""
+
 
 def configure(**given: Any) -> RunConfig:
     """Returns the configuration of a run.
@@ -182,6 +185,7 @@ def restore(values: Mapping[str, Any]) -> RunConfig:
             raise InputError(
                 f"there is no setting {name!r}: another version wrote the run, use that"
             )
+    values = {**EARLIER, **values}
     config = _grouped({k: v for k, v in values.items() if v is not None})
     _check_fields(config)
     config = _resolve(config)
@@ -216,7 +220,10 @@ def _resolve(config: RunConfig) -> RunConfig:
         values["warm_up_rounds"] = values["warm_up_rounds"] or 0
     if not (config.has_adapter and embedding_can_restart(model)):
         values["merge_every"] = values["merge_every"] or 0
-    suggested = suggestions_of(model, merging=values["merge_every"] != 0)
+    if values["merge_every"] is None:
+        every = suggestions_of(model, merging=True).merge_every
+        values["merge_every"] = every or 0
+    suggested = suggestions_of(model, merging=values["merge_every"] > 0)
     random = config.has_random_table
     if random:
         suggested = suggested._replace(latent_scale=None)  # it is for text
@@ -226,7 +233,6 @@ def _resolve(config: RunConfig) -> RunConfig:
         "latent_scale": 0.1 if random else 0.5 if model.full == "trained" else 1.0,
         "aggregator": "sparse_row_mean" if random else "mean",
         "warm_up_rounds": WARM_UP_ROUNDS,
-        "merge_every": 0,
         "client_optimizer": "adam(learning_rate=0.01)",
         "server_optimizer": "sgd(learning_rate=5.0)",
         "shared_server_optimizer": "sgd(learning_rate=1.0)",

@@ -21,7 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.core.keys import RunPurpose, client_key, run_key
-from fedpeft_jax.core.roles import FROZEN, ROWS, SHARED, gather_rows, num_bytes
+from fedpeft_jax.core.roles import (
+    FROZEN,
+    ROWS,
+    SENT,
+    SHARED,
+    gather_rows,
+    num_bytes,
+    select,
+)
 from fedpeft_jax.core.typing import PyTree, Variables
 from fedpeft_jax.data import Split
 from fedpeft_jax.experiment.capacity import Capacity, measure_capacity
@@ -48,8 +56,8 @@ class Costs(NamedTuple):
       downlink: bytes that it receives in one round.
       once: bytes of frozen tables and codes, which it receives once.
       held: bytes of all variables that it keeps: those of the server, frozen tables
-        and codes included, and its private parameters. The optimizer's state is not
-        counted, because it exists only while the client trains.
+        and codes included, its private parameters, and what error feedback keeps. The
+        optimizer's state is not counted: it exists only while the client trains.
       items: bytes of its training items as int32 ids, mean over the clients.
       flops: floating-point operations of its local training in one round; None if JAX
         does not report them.
@@ -98,6 +106,7 @@ def measure_costs(config: RunConfig, prepared: Prepared, seconds: float = 1.0) -
     private = init_private(model, run_key(seed, RunPurpose.PRIVATE), 1, server)
     traffic = measure_traffic(phase.name, phase.algorithm, server, np.asarray(counts))
     client = median_client(counts)
+    feedback = jax.eval_shape(phase.algorithm.upload.init, select(server, SENT))
     train, arguments = client_round(
         phase.algorithm.training, server, private, prepared.split, client, seed
     )
@@ -105,7 +114,7 @@ def measure_costs(config: RunConfig, prepared: Prepared, seconds: float = 1.0) -
         uplink=round(traffic.touched) if traffic.row else traffic.uplink,
         downlink=traffic.downlink,
         once=traffic.frozen,
-        held=num_bytes(server) + num_bytes(private),
+        held=num_bytes((server, private, feedback)),
         items=4.0 * float(np.mean(counts)),
         flops=count_flops(train, arguments),
         milliseconds=time_calls(train, arguments, seconds),

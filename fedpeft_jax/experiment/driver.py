@@ -162,7 +162,7 @@ def _run(
             if index < saved.facts["phase"]:
                 continue  # its rounds have run
             state, saved = unpack(saved.tree, state), None
-        else:
+        elif not again:
             recorder.pending.clear()
         key = (id(phase.model), id(phase.algorithm))
         if key not in programs:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.config import EARLIER, RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
 
 # They say where things are and how a run is kept. The result does not depend on them.
@@ -24,7 +24,7 @@ _PLACES = (
     "text_embeddings", "given_candidates",
 )  # fmt: skip
 # They change only the summary, which is written again.
-_SUMMARY = ("uplink_mbps", "downlink_mbps")
+SUMMARY = ("uplink_mbps", "downlink_mbps")
 
 
 def differences(
@@ -47,10 +47,10 @@ def differences(
       >>> differences({"rounds": 100}, {"rounds": 200}, places=True)
       {}
     """
-    found = {}
+    found, held = {}, {**EARLIER, **held}
     for name in sorted({*held, *config}):
         old, new = held.get(name), config.get(name)
-        free = name in FREE or (name in _PLACES + _SUMMARY and not places)
+        free = name in FREE or (name in _PLACES + SUMMARY and not places)
         grows = name == "rounds" and isinstance(old, int) and old <= config[name]
         if old != new and not free and not grows:
             found[name] = (old, new)

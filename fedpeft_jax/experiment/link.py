@@ -1,7 +1,8 @@
 """The time that a run's bytes take on a stated link between the server and a client.
 
 All clients of a round send and receive at the same time, each on its own link, and a
-round waits for the slowest of them. Computation and latency are not included.
+round waits for the slowest of them. If clients send only the rows that they touch, the
+mean upload counts. Computation and latency are not included.
 """
 
 import dataclasses

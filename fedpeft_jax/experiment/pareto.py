@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.finished import FinishedRun
-from fedpeft_jax.experiment.identity import FREE
+from fedpeft_jax.experiment.identity import FREE, SUMMARY
 from fedpeft_jax.experiment.reporting import metric_names
 from fedpeft_jax.experiment.row_labels import family, row_labels
 
 # They change neither what a run sends nor how accurate it is. The data are compared by
 # what the summaries say of them, because their files may be in different places.
-_LEFT_OUT = (*FREE, "seed", "baselines", "data_dir")
+_LEFT_OUT = (*FREE, *SUMMARY, "seed", "baselines", "data_dir")
 # Results under different values of these are not comparable.
 _RANKED_AGAINST = ("candidates", "num_candidates", "given_candidates", "data_seed")
 

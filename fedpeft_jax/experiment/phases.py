@@ -52,6 +52,8 @@ class Phase(NamedTuple):
       stop: the number of rounds of the run after which the phase ends.
       enter: returns the state before the phase's first round.
       main: whether the phase trains the run's result, so that the run may stop early.
+      fresh: whether the states of the server optimizers, of the upload pipeline and of
+        the release stage start anew although the algorithm is that of the phase before.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Phase(NamedTuple):
     stop: int
     enter: Enter
     main: bool
+    fresh: bool = False
 
 
 def make_phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
@@ -89,7 +92,8 @@ def make_phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
         phases.append(phase._replace(stop=stops[1]))
         if len(stops) > 2:
             merge = merge_into_table(config.run.seed, phase)
-            phases += [phase._replace(stop=stop, enter=merge) for stop in stops[2:]]
+            phase = phase._replace(enter=merge, fresh=True)
+            phases += [phase._replace(stop=stop) for stop in stops[2:]]
     return phases
 
 
@@ -134,8 +138,9 @@ def start(seed: int, phases: list[Phase], num_clients: int) -> RunState:
 def enter_phase(state: RunState, phases: list[Phase], index: int) -> RunState:
     """Returns the state before the first round of a phase.
 
-    If the phase has another algorithm object than the phase before it, the states of
-    the server optimizers, of the upload pipeline and of the release stage start anew.
+    If the phase has another algorithm object than the phase before it, or is `fresh`,
+    the states of the server optimizers, of the upload pipeline and of the release stage
+    start anew.
 
     Args:
       state: the state after the phase before, or the result of `start`.
@@ -144,7 +149,8 @@ def enter_phase(state: RunState, phases: list[Phase], index: int) -> RunState:
     """
     phase = phases[index]
     state = phase.enter(state)._replace(phase=np.int64(index))
-    if not index or phase.algorithm is phases[index - 1].algorithm:
+    same = index and phase.algorithm is phases[index - 1].algorithm
+    if not index or (same and not phase.fresh):
         return state
     rounds = make_state(
         variables_of(state),
@@ -162,9 +168,8 @@ def merge_into_table(seed: int, phase: Phase) -> Enter:
 
     The compressed embedding is added to the frozen table and starts from draw m of its
     key, where m is the number of merges so far. Private parameters and other shared
-    parameters are kept. The states of the server optimizers, of the upload pipeline and
-    of the release stage start anew, because moments and residuals of the old factors
-    mean nothing for the new ones.
+    parameters are kept. The phase is `fresh`, because moments and residuals of the old
+    factors mean nothing for the new ones.
 
     Args:
       seed: seed of the run.
@@ -184,14 +189,7 @@ def merge_into_table(seed: int, phase: Phase) -> Enter:
         version = state.version + 1
         old = select(variables_of(state), (SHARED, ROWS, FROZEN))
         server: PyTree = compiled(old, jnp.int32(version))
-        rounds = make_state(
-            server,
-            state.rounds.private,
-            phase.algorithm,
-            state.rounds.key,
-            num_clients=len(state.last_round),
-            round_=state.round,
-        )
+        rounds = state.rounds._replace(shared=server[SHARED], rows=server[ROWS])
         return state._replace(rounds=rounds, frozen=server[FROZEN], version=version)
 
     return enter

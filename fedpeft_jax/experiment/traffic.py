@@ -108,7 +108,7 @@ def measure_traffic(
         num_bytes(download),
         touched,
         row=row if stages.touched_rows else 0,
-        reveals=stages.reveals,
+        reveals=stages.reveals if row or not stages.touched_rows else (),
         factors=num_bytes(merged_factors(server)),
         table=num_bytes(merged_table(server)),
         frozen=num_bytes(select(server, (FROZEN,))),

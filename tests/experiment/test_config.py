@@ -12,6 +12,8 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.embeddings import EMBEDDINGS, CompressedEmbedding, LoRA
 from fedpeft_jax.experiment import FIELDS, configure, make_model
+from fedpeft_jax.experiment.config import restore
+from fedpeft_jax.experiment.identity import differences
 from fedpeft_jax.experiment.plugins import REGISTRIES
 from fedpeft_jax.experiment.settings import WARM_UP_ROUNDS
 from fedpeft_jax.federated import AGGREGATORS
@@ -319,6 +321,25 @@ def test_a_model_without_text_has_its_own_defaults(
     assert config.server.aggregator == aggregator
     assert config.model.latent_scale == scale
     assert configure(**config.flat()) == config
+
+
+def test_suggestions_for_merges_count_only_in_runs_that_merge(monkeypatch):
+    """An embedding that can restart, and suggests no merges, is not merged."""
+    restart = {"restart": lambda self, key: {}}
+    monkeypatch.setitem(EMBEDDINGS, "starts", type("Starts", (Reader,), restart))
+    config = configure(embedding="starts", backbone="fedpergnn")
+    assert config.run.merge_every == 0
+    assert config.server.server_optimizer == "sgd(learning_rate=5.0)"
+    config = configure(embedding="starts", backbone="fedpergnn", merge_every=5)
+    assert config.server.server_optimizer == "sgd(learning_rate=20.0)"
+
+
+def test_a_run_of_an_earlier_version_did_not_merge():
+    values = configure(merge_every=0).flat()
+    del values["merge_every"]
+    assert restore(values).run.merge_every == 0
+    assert differences(values, configure(merge_every=0).flat(), places=True) == {}
+    assert "merge_every" in differences(values, configure().flat(), places=True)
 
 
 def test_the_recommenders_suggestion_wins_over_the_embeddings(monkeypatch):

@@ -1,5 +1,8 @@
 """Runs with merges: their phases, what survives, and who fetches what."""
 
+import json
+
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from fedpeft_jax.experiment import configure, make_phases, prepare, run
 from fedpeft_jax.experiment.phases import enter_phase, start
 from fedpeft_jax.experiment.state import variables_of
 from fedpeft_jax.experiment.training import plan_rounds
+from fedpeft_jax.federated.pipelines.top_k import top_k
 from tests.small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
 
 MERGING = {**SETTINGS, "merge_every": 2, "rounds": 9, "latent_scale": 1.0}
@@ -128,3 +132,34 @@ def test_a_run_with_merges_grows_as_if_it_had_never_stopped(tmp_path):
         again.variables["frozen"]["item_embedding"]["full"],
     )
     assert again.summary["metrics"] == whole.summary["metrics"]
+
+
+def test_a_merge_starts_the_upload_states_of_its_own_phase_anew():
+    """Also where all phases were given another algorithm, which they share."""
+    config = configure(**MERGING)
+    phases = make_phases(config, prepare(config))
+    sparse = phases[1].algorithm._replace(upload=top_k(k=2))
+    changed = [phase._replace(algorithm=sparse) for phase in phases[1:]]
+    state = start(0, changed, NUM_USERS)
+    sizes = [x.shape for x in jax.tree.leaves(state.rounds.upload)]
+    kept = jax.tree.map(lambda x: x + 1, state.rounds.upload)
+    state = state._replace(rounds=state.rounds._replace(upload=kept))
+    merged = enter_phase(state, changed, 1).rounds.upload
+    assert sizes and [x.shape for x in jax.tree.leaves(merged)] == sizes
+    assert not any(np.any(x) for x in jax.tree.leaves(merged))
+
+
+def test_figures_of_the_rounds_before_a_merge_are_kept(tmp_path):
+    """Merges fall between two lines of `metrics.jsonl`."""
+    settings = {**MERGING, "merge_every": 3, "dropout_rate": 0.3, "rounds": 8}
+    run(configure(**settings, out=str(tmp_path)))
+    lines = [
+        json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    faults = json.loads((tmp_path / "summary.json").read_text())["faults"]
+    starts = [0, *(line["round"] for line in lines)]
+    total = sum(
+        (line["round"] - start_) * line["figures"]["vanished"]
+        for start_, line in zip(starts, lines, strict=False)
+    )
+    assert total == pytest.approx(faults["vanished_clients"])
