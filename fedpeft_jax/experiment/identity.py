@@ -47,7 +47,7 @@ def differences(
       >>> differences({"rounds": 100}, {"rounds": 200}, places=True)
       {}
     """
-    found, held = {}, {**EARLIER, **held}
+    found, held, config = {}, {**EARLIER, **held}, {**EARLIER, **config}
     for name in sorted({*held, *config}):
         old, new = held.get(name), config.get(name)
         free = name in FREE or (name in _PLACES + SUMMARY and not places)

@@ -11,6 +11,8 @@ from tests.small_runs import FEATURES, NUM_ITEMS, run_cli, small_runs
 
 ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():

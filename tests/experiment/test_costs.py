@@ -26,6 +26,8 @@ from tests.toys import Codes
 
 TABLE, USER = 4 * I * D, 4 * D
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():

@@ -110,6 +110,7 @@ def test_the_output_says_what_an_upload_reveals(sent):
     assert "reveals" not in out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_continued_run_counts_the_same_rows(sent, tmp_path):
     stopped(tmp_path, ROWS, calls=1)
     in_folder(tmp_path, ROWS, stop=after(100))
