@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "backbones": {"core", "embeddings", "backbones"},
     "federated": {"core", "data", "backbones", "federated"},
     "evaluation": {"core", "data", "backbones", "evaluation"},
+    "privacy": {"core", "privacy"},
 }
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
 MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"}
@@ -36,6 +37,8 @@ LAZY = {
     "matplotlib",
     "sklearn",
     "safetensors",
+    "dp_accounting",
+    "jax_privacy",
 }
 
 FILES = {
