@@ -15,6 +15,7 @@ from fedpeft_jax import (
     FROZEN,
     ROWS,
     SHARED,
+    FixedCohorts,
     RunConfig,
     configure,
     fresh_negatives,
@@ -102,9 +103,10 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     lap("store")
     shape = {n: case[n] for n in ("tile_rows", "max_buckets", "client_chunk")}
     tiles = make_tiles(split.counts, cohort_size, **shape)
+    cohorts = FixedCohorts(split.num_clients, cohort_size)
     plans = [
         plan_cohorts(
-            tiles, split.counts, cohort_size=cohort_size, seed=seed,
+            tiles, split.counts, sampling=cohorts, seed=seed,
             first_round=first, num_rounds=rounds,
         )
         for first in range(0, case["rounds"] + rounds, rounds)

@@ -14,6 +14,7 @@ from fedpeft_jax.backbones import (
 from fedpeft_jax.core.errors import DivergedError, InputError
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.core.roles import FROZEN, PRIVATE, ROWS, SHARED, private_layer
+from fedpeft_jax.core.sampling import FixedCohorts, PoissonCohorts
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.core.typing import History
 from fedpeft_jax.data import (
@@ -157,6 +158,7 @@ __all__ = [
     "FedNCF",
     "FedPerGNN",
     "Fitted",
+    "FixedCohorts",
     "FoldedIn",
     "Hash",
     "History",
@@ -168,6 +170,7 @@ __all__ = [
     "LocalTraining",
     "PFedRec",
     "Phase",
+    "PoissonCohorts",
     "Prepared",
     "Program",
     "Ragged",

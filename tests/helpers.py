@@ -12,6 +12,7 @@ import optax
 from fedpeft_jax.backbones import BACKBONES
 from fedpeft_jax.core.ragged import Ragged
 from fedpeft_jax.core.roles import FROZEN
+from fedpeft_jax.core.sampling import FixedCohorts
 from fedpeft_jax.core.specs import resolve
 from fedpeft_jax.data import Split
 from fedpeft_jax.embeddings import EMBEDDINGS, ItemEmbedding
@@ -155,7 +156,7 @@ class Engine:
         return plan_cohorts(
             self.shapes,
             self.split.counts,
-            cohort_size=self.cohort_size,
+            sampling=FixedCohorts(self.split.num_clients, self.cohort_size),
             seed=self.seed,
             first_round=first_round,
             num_rounds=self.plan_rounds,

@@ -10,6 +10,7 @@ from fedpeft_jax.backbones.base import (
     merged_factors,
     merged_table,
     schedule_of,
+    statistics_of,
 )
 from fedpeft_jax.backbones.fedmf import FedMF
 from fedpeft_jax.backbones.fedncf import FedNCF
@@ -36,4 +37,5 @@ __all__ = [
     "merged_factors",
     "merged_table",
     "schedule_of",
+    "statistics_of",
 ]

@@ -67,8 +67,10 @@ class Backbone(nn.Module):
     A subclass may also define `fit(item_features)`, which returns initial values of its
     own variables by collection (see `fit_model`), an attribute `local_schedule`,
     the groups of roles that a local step trains one after the other (see
-    `schedule_of`), and a method `user_embedding(history) -> float32[D]` if its user
-    vector is another than the private variable `user`.
+    `schedule_of`), a method `user_embedding(history) -> float32[D]` if its user vector
+    is another than the private variable `user`, and a property `statistics`, the names
+    of what the server has to learn from the data of all clients before the first round
+    (see `statistics_of`).
 
     Attributes:
       item_embedding: the item embedding. Every recommender works with every embedding.
@@ -99,6 +101,19 @@ class Backbone(nn.Module):
           float32[...], higher is better, in the shape of `ids`; [rows] if that is None.
         """
         raise NotImplementedError
+
+
+def statistics_of(model: Backbone) -> tuple[str, ...]:
+    """Returns what the server learns from all clients' data before the first round.
+
+    Such a statistic is released without noise, so that differential privacy does not
+    allow it.
+
+    Args:
+      model: the recommender.
+    """
+    found: tuple[str, ...] = getattr(model, "statistics", ())
+    return found
 
 
 def fit_model(model: Backbone, key: Key, item_features: ItemFeatures) -> Fitted:

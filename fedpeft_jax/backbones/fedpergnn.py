@@ -84,6 +84,11 @@ class FedPerGNN(Backbone):
         check_user_vector(self.init_mean, self.init_scale)
         super().__post_init__()
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The items' degrees, if its weights need them."""
+        return ("item degrees",) if self.normalization == "symmetric" else ()
+
     def setup(self) -> None:
         features = self.item_embedding.features
         self.user = user_vector(self, features, self.init_mean, self.init_scale)

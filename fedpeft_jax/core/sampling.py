@@ -147,6 +147,6 @@ def check_sampling(sampling: CohortSampling) -> None:
         )
     if isinstance(sampling, PoissonCohorts) and not 0 < sampling.rate <= 1:
         raise InputError(
-            f"a cohort of {sampling.expected_size:g} clients on average cannot be drawn "
-            f"from {clients} clients: set `cohort_size` between 1 and {clients}"
+            f"a cohort of {sampling.expected_size:g} clients on average cannot be "
+            f"drawn from {clients} clients: set `cohort_size` between 1 and {clients}"
         )

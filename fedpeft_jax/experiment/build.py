@@ -158,7 +158,7 @@ def make_faults(training: TrainingSettings, server: ServerSettings) -> Faults:
 def make_algorithm(
     training: TrainingSettings, server: ServerSettings, model: Backbone
 ) -> Algorithm:
-    """Builds everything that decides what happens in a round.
+    """Builds everything that decides what happens in a round, except for its privacy.
 
     Args:
       training: resolved settings of the clients.
@@ -184,6 +184,7 @@ def make_algorithm(
         upload=upload,
         download=chain_downloads(*(make() for make in downloads)),
         faults=make_faults(training, server),
+        varying_cohorts=server.cohort == "poisson",
     )
 
 

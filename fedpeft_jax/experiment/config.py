@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError, brief
+from fedpeft_jax.core.sampling import CohortSampling, FixedCohorts, PoissonCohorts
 from fedpeft_jax.core.settings import check_fields, plain
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import DataSettings, check_source
@@ -22,9 +23,11 @@ from fedpeft_jax.experiment.build import (
     embedding_uses_text,
     suggestions_of,
 )
+from fedpeft_jax.experiment.earlier import EARLIER
 from fedpeft_jax.experiment.evaluation_checks import check_evaluation
 from fedpeft_jax.experiment.link import LinkSettings
 from fedpeft_jax.experiment.phase_settings import check_phase_settings
+from fedpeft_jax.experiment.privacy_settings import PrivacySettings, check_privacy
 from fedpeft_jax.experiment.settings import (
     WARM_UP_ROUNDS,
     EvaluationSettings,
@@ -46,6 +49,7 @@ class RunConfig:
       model: the recommender and its item embedding.
       training: what every client does.
       server: what the server does.
+      privacy: the mechanism of differential privacy and its guarantee.
       evaluation: how the run is validated, and its baselines.
       link: the speed of the clients' links.
       run: the run's length, seed, folder and shapes.
@@ -56,6 +60,7 @@ class RunConfig:
     model: ModelSettings
     training: TrainingSettings
     server: ServerSettings
+    privacy: PrivacySettings
     evaluation: EvaluationSettings
     link: LinkSettings
     run: RunSettings
@@ -107,11 +112,18 @@ class RunConfig:
         names = (name.strip() for name in self.evaluation.baselines.split(","))
         return tuple(name for name in names if name)
 
-    def cohort_size(self, num_clients: int) -> int:
-        """Returns C, the number of clients per round, for a number of clients U."""
-        if self.server.cohort_size is not None:
-            return self.server.cohort_size
-        return max(1, round(self.server.cohort_fraction * num_clients))
+    def sampling(self, num_clients: int) -> CohortSampling:
+        """Returns the object that draws the cohorts, for a number of clients U."""
+        size = self.server.cohort_size
+        if size is None:
+            size = max(1, round(self.server.cohort_fraction * num_clients))
+        if self.server.cohort == "poisson":
+            return PoissonCohorts(num_clients, size / num_clients)
+        return FixedCohorts(num_clients, size)
+
+    def places(self, num_clients: int) -> int:
+        """Returns C, the size of the run's largest cohort, for a number of clients."""
+        return self.sampling(num_clients).most(self.run.seed, self.run.rounds)
 
 
 _GROUPS: dict[str, type[Any]] = {
@@ -125,9 +137,6 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {
     for field in dataclasses.fields(group)
 }
 """Every setting by name."""
-
-EARLIER = {"merge_every": 0}
-"""What runs of earlier versions did, which did not have these settings."""
 
 
 def configure(**given: Any) -> RunConfig:
@@ -160,6 +169,13 @@ def configure(**given: Any) -> RunConfig:
     _check_fields(config)  # a plugin may suggest a value that is not allowed
     _check(config)
     check_plugins(config.model, config.training, config.server, config.text)
+    check_privacy(
+        config.privacy,
+        config.training,
+        config.server,
+        config.evaluation,
+        config.model,
+    )
     return config
 
 
@@ -229,9 +245,12 @@ def _resolve(config: RunConfig) -> RunConfig:
         suggested = suggested._replace(latent_scale=None)  # it is for text
     if values["cohort_fraction"] is not None:
         suggested = suggested._replace(cohort_size=None)  # a given fraction wins
+    private = config.privacy.privacy != "none"
     defaults = {
+        "cohort": "poisson" if private else "fixed",
+        "client_weights": "uniform" if private else "positives",
         "latent_scale": 0.1 if random else 0.5 if model.full == "trained" else 1.0,
-        "aggregator": "sparse_row_mean" if random else "mean",
+        "aggregator": "sparse_row_mean" if random and not private else "mean",
         "warm_up_rounds": WARM_UP_ROUNDS,
         "client_optimizer": "adam(learning_rate=0.01)",
         "server_optimizer": "sgd(learning_rate=5.0)",

@@ -26,6 +26,8 @@ from fedpeft_jax.experiment.phases import (
     start,
 )
 from fedpeft_jax.experiment.preparation import Prepared, prepare
+from fedpeft_jax.experiment.privacy_plan import plan_privacy
+from fedpeft_jax.experiment.privacy_report import privacy_notes
 from fedpeft_jax.experiment.protocol import unsound_choices
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.reporting import Reporter, note_figures
@@ -113,6 +115,8 @@ def run(
         kept = None if folder is None else folder.pretrained
         prepared = prepare(config, recorder.reporter, dataset, kept)
         recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
+        for note in privacy_notes(config, prepared.split.num_clients):
+            recorder.reporter.note(note)
         for choice in unsound_choices(config):
             recorder.reporter.note(f"unsound protocol: {choice}")
         with recorder.time("pretrain_s"):
@@ -147,6 +151,7 @@ def _run(
     programs: dict[tuple[int, int], Program] = {}
     compiled: set[tuple[int, int]] = set()
     traffic: list[PhaseTraffic] = []
+    privacy = plan_privacy(config, prepared.split.num_clients)
     state = start(config.run.seed, planned, prepared.split.num_clients)
     for index, phase in enumerate(planned):
         state = enter_phase(state, planned, index)
@@ -174,8 +179,9 @@ def _run(
                 programs[key] = compile_rounds(programs[key], state)
             compiled.add(key)
         state, stopped = train_phase(
-            config, phase, programs[key], state, traffic, evaluator, validate, recorder
-        )
+            config, phase, programs[key], state, traffic, evaluator, validate,
+            recorder, privacy,
+        )  # fmt: skip
         if stopped:
             break
     recorder.checkpoint(state, wait=True)
@@ -188,5 +194,6 @@ def _run(
         traffic=traffic,
         evaluator=evaluator,
         recorder=recorder,
+        privacy=privacy,
     )
     return RunResult(summary, dict(variables), state)

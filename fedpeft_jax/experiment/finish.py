@@ -9,6 +9,7 @@ from fedpeft_jax.evaluation.per_user import per_user_table
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase
 from fedpeft_jax.experiment.preparation import Prepared
+from fedpeft_jax.experiment.privacy_plan import PrivacyPlan
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.summary import rank_all, summarize_run
@@ -27,6 +28,7 @@ def finish(
     traffic: Sequence[PhaseTraffic],
     evaluator: Evaluator,
     recorder: Recorder,
+    privacy: PrivacyPlan | None = None,
 ) -> tuple[dict[str, Any], Variables]:
     """Ranks the held-out items, and writes the model and the summary.
 
@@ -39,6 +41,7 @@ def finish(
       traffic: the bytes of each phase that ran.
       evaluator: evaluator of the split.
       recorder: the clock, the history and the folder of the run.
+      privacy: the privacy of the run; None for none.
 
     Returns:
       The summary, and the variables of the model that was ranked.
@@ -74,6 +77,7 @@ def finish(
         history=recorder.history,
         traffic=traffic,
         clock=recorder.seconds,
+        privacy=privacy,
     )
     if folder is not None:
         valid_clients = evaluator.clients("valid")

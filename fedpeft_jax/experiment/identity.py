@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment.config import EARLIER, RunConfig
+from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.earlier import EARLIER
 from fedpeft_jax.experiment.preparation import Prepared
 
 # They say where things are and how a run is kept. The result does not depend on them.

@@ -20,11 +20,13 @@ from fedpeft_jax.data import Split
 from fedpeft_jax.experiment.build import make_aggregator, make_model, make_training
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.plugins import factories_of
+from fedpeft_jax.experiment.privacy_settings import noises_each_client
 from fedpeft_jax.experiment.reporting import format_bytes
 from fedpeft_jax.federated import chain_uploads, init_private, init_server, make_tiles
 from fedpeft_jax.federated.pipelines.checks import check_upload
 
 _EVALUATED = 2**17  # scores per block, see `Evaluator`
+_NOISED = 2**25  # numbers that the clients of a tile noise on their own, 128 MiB
 
 
 class Part(NamedTuple):
@@ -174,7 +176,7 @@ def _phase(config: RunConfig, split: Split, *, warm_up: bool) -> list[Part]:
         Part("the clients' state of `upload`", clients * _bytes(kept), less),
         Part(
             "the cohort's state of `upload`",
-            config.cohort_size(clients) * _bytes(kept),
+            config.places(clients) * _bytes(kept),
             less,
         ),
         Part("the sum of the clients' rows", rows, size),
@@ -183,6 +185,21 @@ def _phase(config: RunConfig, split: Split, *, warm_up: bool) -> list[Part]:
         held = table + clients * (private + _bytes(kept)) + _bytes(moments)
         parts.append(Part("the copy in a checkpoint", held, size, device=False))
     return parts + _tile(config, split, model, (server, own))
+
+
+def client_chunk(config: RunConfig, num_items: int) -> int:
+    """Returns the most clients that train at once; 0 for no bound.
+
+    Args:
+      config: the configuration. If every client noises its own dense update, the
+        updates of a tile hold at most 128 MiB, or one client.
+      num_items: I, the number of items.
+    """
+    given = config.run.client_chunk
+    if not noises_each_client(config.privacy, config.training):
+        return given
+    most = max(1, _NOISED // (num_items * config.model.features))
+    return min(given or most, most)
 
 
 def _tile(
@@ -196,13 +213,13 @@ def _tile(
     Every client gathers its rows, and its update holds a copy of the shared parameters.
     """
     (server, own), run, training = shapes, config.run, config.training
-    size = config.cohort_size(split.num_clients)
+    size = config.places(split.num_clients)
     tiles = make_tiles(
         np.asarray(split.counts),
         size,
         max_buckets=run.max_buckets,
         tile_rows=run.tile_rows,
-        client_chunk=run.client_chunk,
+        client_chunk=client_chunk(config, split.num_items),
     )
     make_training(training, model)  # a spec that cannot be built is refused here
     shared, batch = _bytes(server[SHARED]), training.local_batch_size

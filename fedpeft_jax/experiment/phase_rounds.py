@@ -14,6 +14,7 @@ from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.divergence import MOST_LOSS, diverged_round
 from fedpeft_jax.experiment.early_stopping import should_stop, update_best
 from fedpeft_jax.experiment.phases import Phase
+from fedpeft_jax.experiment.privacy_plan import PrivacyPlan
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.summary import valid_ndcg
@@ -33,6 +34,7 @@ def train_phase(
     evaluator: Evaluator,
     validate: Validate,
     recorder: Recorder,
+    privacy: PrivacyPlan | None = None,
 ) -> tuple[RunState, bool]:
     """Runs the rounds of a phase that are left.
 
@@ -45,6 +47,7 @@ def train_phase(
       evaluator: evaluator of the split.
       validate: a function that measures the model between rounds.
       recorder: the recorder of the run.
+      privacy: the privacy of the run; None for none.
 
     Returns:
       The state after the phase, and whether the run stops early.
@@ -67,8 +70,16 @@ def train_phase(
             return state, True
         if first >= phase.stop:
             return state, False
+        if privacy is not None and first >= privacy.allowed:
+            recorder.reporter.note(
+                f"stopped after round {first}: the next one would exceed "
+                f"`max_epsilon={config.privacy.max_epsilon}`"
+            )
+            return state, True
         recorder.check_stop(state)
         due = [(first // n + 1) * n for n in (eval_every, every) if n]
+        if privacy is not None:
+            due.append(privacy.allowed)
         done = min(phase.stop, first + program.clients.chunk, *due)
         with recorder.time("rounds_s"):
             state, report = advance(program, state, done - first)
@@ -84,7 +95,8 @@ def train_phase(
                 values[: done - first].tolist()
             )
         improved = False
-        if done % eval_every == 0 or done == total:
+        ends = {total, total if privacy is None else privacy.allowed}
+        if done % eval_every == 0 or done in ends:
             with recorder.time("evaluate_s"):
                 metrics = validate(program, variables_of(state), evaluator)
             entry = recorder.validation(
@@ -94,17 +106,21 @@ def train_phase(
                     "loss": loss if math.isfinite(loss) else None,
                     "metrics": {"valid": metrics} if metrics else {},
                     "bytes": _bytes_so_far(state, traffic),
+                    **({} if privacy is None else {"privacy": privacy.entry(done)}),
                 }
             )
             value = valid_ndcg(entry)
             if metrics:
                 shown = {"valid NDCG@10": value}
+            if privacy is not None:
+                shown["epsilon"] = privacy.epsilon(done)
             if phase.main:
                 kept = variables_of(state) if patience else None
                 best = update_best(state.best, done, value, kept)
                 improved = bool(metrics) and int(best.round) == done
                 state = state._replace(best=best)
-        recorder.progress(done, total, loss=loss, **shown)
+        seen = {"loss": loss} if math.isfinite(loss) else {}
+        recorder.progress(done, total, **seen, **shown)
         if every and (improved or done % every == 0):
             recorder.checkpoint(state)
 

@@ -27,6 +27,8 @@ from fedpeft_jax.embeddings import Fitted
 from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared
+from fedpeft_jax.experiment.privacy_plan import plan_privacy
+from fedpeft_jax.experiment.private_rounds import with_privacy
 from fedpeft_jax.experiment.state import RunState, first_state, variables_of
 from fedpeft_jax.federated import (
     Algorithm,
@@ -52,8 +54,8 @@ class Phase(NamedTuple):
       stop: the number of rounds of the run after which the phase ends.
       enter: returns the state before the phase's first round.
       main: whether the phase trains the run's result, so that the run may stop early.
-      fresh: whether the states of the server optimizers, of the upload pipeline and of
-        the release stage start anew although the algorithm is that of the phase before.
+      fresh: whether the states of the server optimizers and of the upload pipeline
+        start anew although the algorithm is that of the phase before.
     """
 
     name: str
@@ -105,7 +107,10 @@ def _phase(
     fitted = fit_model(
         model, run_key(config.run.seed, RunPurpose.ADAPTER), prepared.item_features
     )
+    privacy = plan_privacy(config, prepared.split.num_clients)
     algorithm = make_algorithm(config.training, config.server, model)
+    if privacy is not None:
+        algorithm = with_privacy(algorithm, privacy)
     return Phase(name, model, algorithm, fitted, stop, keep_state, main)
 
 
@@ -139,8 +144,8 @@ def enter_phase(state: RunState, phases: list[Phase], index: int) -> RunState:
     """Returns the state before the first round of a phase.
 
     If the phase has another algorithm object than the phase before it, or is `fresh`,
-    the states of the server optimizers, of the upload pipeline and of the release stage
-    start anew.
+    the states of the server optimizers and of the upload pipeline start anew. So does
+    that of the release stage, except after a merge: an adaptive clip goes on.
 
     Args:
       state: the state after the phase before, or the result of `start`.
@@ -160,6 +165,8 @@ def enter_phase(state: RunState, phases: list[Phase], index: int) -> RunState:
         num_clients=len(state.last_round),
         round_=state.round,
     )
+    if same:
+        rounds = rounds._replace(release=state.rounds.release)
     return state._replace(rounds=rounds)
 
 

@@ -10,6 +10,7 @@ from fedpeft_jax.core.errors import InputError, brief
 from fedpeft_jax.embeddings import EMBEDDINGS
 from fedpeft_jax.features import PRETRAINERS
 from fedpeft_jax.federated import AGGREGATORS, DOWNLOADS, LOSSES, OPTIMIZERS, UPLOADS
+from fedpeft_jax.privacy.mechanisms import MECHANISMS
 
 REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "backbone": BACKBONES,
@@ -23,6 +24,7 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "server_optimizer": OPTIMIZERS,
     "shared_server_optimizer": OPTIMIZERS,
     "download": DOWNLOADS,
+    "privacy": MECHANISMS,
 }
 """The plugins that each setting may name, as factories by name."""
 

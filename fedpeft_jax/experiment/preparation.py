@@ -9,6 +9,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import RunPurpose, run_key
+from fedpeft_jax.core.sampling import check_sampling
 from fedpeft_jax.core.typing import Key
 from fedpeft_jax.data import (
     Dataset,
@@ -30,7 +31,6 @@ from fedpeft_jax.features import (
     normalize_latents,
     random_latents,
 )
-from fedpeft_jax.federated.cohorts import check_cohort_size
 from fedpeft_jax.federated.published_sampler import lack_negatives
 
 
@@ -97,7 +97,7 @@ def prepare(
         f"({len(split.evaluated)} evaluated), {dataset.num_items} items, "
         f"{len(split.train.values)} training pairs, split by {split.name}"
     )
-    check_cohort_size(config.cohort_size(split.num_clients), split.num_clients)
+    check_sampling(config.sampling(split.num_clients))
     check_memory(config, split, host=host_memory(), device=device_memory())
     for note in dataset.notes:
         reporter.note(f"  {note}")

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from fedpeft_jax.experiment.cli import as_flags
 from fedpeft_jax.experiment.link import link_line
+from fedpeft_jax.experiment.privacy_report import privacy_lines
 from fedpeft_jax.experiment.warnings import warning_lines
 
 _PLAIN_SECONDS = 2.0
@@ -259,6 +260,7 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
         f"{100 * traffic['fraction_of_full']:.1f} % of the full table's "
         f"{format_bytes(traffic['full_total_bytes'])}"
     )
+    yield from privacy_lines(summary.get("privacy"))
     if traffic.get("link"):
         yield link_line(traffic["link"], summary["config"])
     yield (

@@ -105,8 +105,9 @@ class TrainingSettings:
         0.0, "weight of FedProx's proximal term; 0 for none", least=0, most=1e6
     )
     client_weights: str = setting(
-        "positives",
-        "weight of a client in means: its number of positives, or 1",
+        None,
+        "weight of a client in means: its number of positives, or 1; by default "
+        "uniform under differential privacy, else positives",
         choices=("positives", "uniform"),
     )
     upload: str = setting(
@@ -142,8 +143,18 @@ class TrainingSettings:
 class ServerSettings:
     """What the server does."""
 
+    cohort: str = setting(
+        None,
+        "whether cohorts have a fixed size, or every client joins a cohort with the "
+        "same probability; by default poisson under differential privacy, else fixed",
+        choices=("fixed", "poisson"),
+    )
     cohort_size: int | None = setting(
-        None, "clients per round, instead of `cohort_fraction`", least=1, most=MOST_INT
+        None,
+        "clients per round (on average with `cohort=poisson`), instead of "
+        "`cohort_fraction`",
+        least=1,
+        most=MOST_INT,
     )
     cohort_fraction: float = setting(
         None, "share of all clients per round; by default 0.1", above=0, most=1

@@ -29,6 +29,8 @@ from fedpeft_jax.experiment.build import make_faults, make_model
 from fedpeft_jax.experiment.communication import summarize_traffic
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.preparation import Prepared, candidates_source
+from fedpeft_jax.experiment.privacy_plan import PrivacyPlan
+from fedpeft_jax.experiment.privacy_report import summarize_privacy
 from fedpeft_jax.experiment.protocol import describe_protocol
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.traffic import PhaseTraffic
@@ -110,6 +112,7 @@ def summarize_run(
     history: Sequence[Mapping[str, Any]],
     traffic: Sequence[PhaseTraffic],
     clock: Mapping[str, float],
+    privacy: PrivacyPlan | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `summary.json`.
 
@@ -123,6 +126,7 @@ def summarize_run(
       history: the entries of `metrics.jsonl`.
       traffic: the bytes of each phase that ran.
       clock: seconds by stage.
+      privacy: the privacy of the run; None for none.
     """
     split = prepared.split
     metrics = {
@@ -188,6 +192,7 @@ def summarize_run(
                 split.num_clients,
             ),
         },
+        "privacy": summarize_privacy(privacy, state),
         "time": {
             **{name: round(seconds, 3) for name, seconds in clock.items()},
             "rounds_per_s": state.round / max(clock["rounds_s"], 1e-9),

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.backbones import Backbone
+from fedpeft_jax.core.sampling import CohortSampling
 from fedpeft_jax.core.typing import Variables
 from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.machine import device_memory, host_memory
-from fedpeft_jax.experiment.memory import check_program
+from fedpeft_jax.experiment.memory import check_program, client_chunk
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.traffic import touched_rows
 from fedpeft_jax.federated import (
@@ -41,7 +42,8 @@ class Clients(NamedTuple):
     Attributes:
       store: what the clients hold.
       counts: int64[U], each client's number of training items.
-      cohort_size: C, clients per round.
+      sampling: how cohorts are drawn.
+      places: C, the size of the largest cohort of the run.
       tiles: the shapes in which cohorts train.
       seed: seed of the run, from which cohorts are drawn.
       chunk: the most rounds per call of `advance`.
@@ -49,7 +51,8 @@ class Clients(NamedTuple):
 
     store: ClientStore
     counts: np.ndarray
-    cohort_size: int
+    sampling: CohortSampling
+    places: int
     tiles: Tiles
     seed: int
     chunk: int
@@ -80,17 +83,25 @@ def make_clients(config: RunConfig, split: Split, sampler: Sampler) -> Clients:
       sampler: the sampler of the run's phases, which decides what a client stores.
     """
     counts = np.asarray(split.counts)
-    cohort_size = config.cohort_size(split.num_clients)
+    places = config.places(split.num_clients)
     tiles = make_tiles(
         counts,
-        cohort_size,
+        max(places, 1),
         max_buckets=config.run.max_buckets,
         tile_rows=config.run.tile_rows,
-        client_chunk=config.run.client_chunk,
+        client_chunk=client_chunk(config, split.num_items),
     )
     chunk = min(config.evaluation.eval_every, _CHUNK)
     store = sampler.make_store(split)
-    return Clients(store, counts, cohort_size, tiles, config.run.seed, chunk)
+    return Clients(
+        store=store,
+        counts=counts,
+        sampling=config.sampling(split.num_clients),
+        places=places,
+        tiles=tiles,
+        seed=config.run.seed,
+        chunk=chunk,
+    )
 
 
 def make_program(model: Backbone, algorithm: Algorithm, clients: Clients) -> Program:
@@ -143,7 +154,10 @@ def advance(
     ran = new.round - first
     last_round, held = state.last_round.copy(), state.held.copy()
     missed, slowest = state.phase_missed.copy(), state.phase_slowest.copy()
-    for t, cohort in enumerate(plan.client_ids[:ran]):
+    cohorts = [places[places < len(held)] for places in plan.client_ids[:ran]]
+    for t, cohort in enumerate(cohorts):
+        if not cohort.size:
+            continue
         last_round[cohort] = first + t
         behind = state.version - held[cohort]
         old = held[cohort] >= 0
@@ -153,7 +167,7 @@ def advance(
         held[cohort] = state.version
     here = np.arange(len(state.phase_rounds)) == state.phase
     touched = _touched_rows(program, new, first, plan.client_ids[:ran])
-    clients = ran * program.clients.cohort_size
+    clients = sum(map(len, cohorts))
     vanished, dropped = (
         int(np.sum(np.asarray(report.figures.get(name, [])[:ran], np.float64)))
         for name in (VANISHED, DROPPED)
@@ -227,7 +241,8 @@ def plan_rounds(clients: Clients, first_round: int) -> Cohorts:
     return plan_cohorts(
         clients.tiles,
         clients.counts,
-        cohort_size=clients.cohort_size,
+        sampling=clients.sampling,
+        width=clients.places,
         seed=clients.seed,
         first_round=first_round,
         num_rounds=clients.chunk,

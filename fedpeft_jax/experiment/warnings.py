@@ -223,7 +223,7 @@ def _lengths(
 ) -> list[str]:
     """Returns what to try because a run was too short or too long."""
     clients, rounds = summary["dataset"]["users"], summary["rounds"]["run"]
-    few = rounds * config.cohort_size(clients) < _PARTICIPATIONS * clients
+    few = rounds * config.sampling(clients).expected_size < _PARTICIPATIONS * clients
     if rising or few:
         return [f"rounds={2 * config.run.rounds}"]
     curve = _curve(history)

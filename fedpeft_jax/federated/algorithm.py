@@ -19,6 +19,7 @@ from fedpeft_jax.federated.pipelines import (
 from fedpeft_jax.federated.pipelines.checks import check_upload
 from fedpeft_jax.federated.release import (
     Cohort,
+    Figures,
     Release,
     identity_release,
     merge_figures,
@@ -36,6 +37,8 @@ class Algorithm(NamedTuple):
       download: how the server sends its variables.
       release: the stage that replaces the sums before the server uses them.
       faults: the faults of clients that are simulated or tolerated.
+      varying_cohorts: whether the number of clients differs between rounds, so that a
+        cohort may have empty places, or none but these.
     """
 
     training: LocalTraining
@@ -44,6 +47,7 @@ class Algorithm(NamedTuple):
     download: Download = identity_download()
     release: Release = identity_release()
     faults: Faults = Faults()
+    varying_cohorts: bool = False
 
 
 class RoundState(NamedTuple):
@@ -76,7 +80,7 @@ class RoundReport(NamedTuple):
     Attributes:
       losses: float32[T], the released training loss of each round, which is the
         weighted mean over the cohort; zero for rounds that did not run, and NaN for
-        rounds without an answer.
+        rounds without an answer and where the release stage is private.
       figures: float32[T] by name, what the pipelines, the release stage and the faults
         report.
       finite: bool[], False if the last round that ran produced a non-finite update.
@@ -106,11 +110,16 @@ def figure_names(algorithm: Algorithm, state: RoundState) -> list[str]:
     num_items = algorithm.training.sampler.num_items
     _, sent = check_upload(algorithm.upload, server, num_items)
 
-    def released(key: Key) -> Any:
-        sums = algorithm.aggregator.map(dense_update(server, num_items), key)
-        cohort = Cohort(jnp.int32(1), algorithm.training.uniform_weights)
-        return algorithm.release.apply(sums, state.release, cohort, key)[2]
+    def released(key: Key) -> tuple[Figures, Figures]:
+        update = dense_update(server, num_items)
+        update, bounded = algorithm.release.bound(update, state.release)
+        sums = algorithm.aggregator.map(update, key)
+        cohort = Cohort(jnp.int32(1), algorithm.training.uniform_weights, bounded)
+        found = algorithm.release.apply(sums, state.release, cohort, key)[2]
+        return dict(bounded), dict(found)
 
-    found = merge_figures(sent, jax.eval_shape(released, state.key))
+    found = merge_figures(sent, {})
+    for figures in jax.eval_shape(released, state.key):
+        found = merge_figures(found, figures)
     faults = {name: jnp.float32(0) for name in algorithm.faults.figures}
     return sorted(merge_figures(found, faults))

@@ -1,4 +1,4 @@
-"""Cohorts: the clients of each round, and the tiles in which they train.
+"""Plans of cohorts: the clients of each round, and the tiles in which they train.
 
 Clients hold from a handful to thousands of items, but compiled code has static shapes.
 A round therefore trains its cohort in *tiles*. A tile of length bucket b is a fixed
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.sampling import CohortSampling, check_sampling
 
 # Fewer buckets are used if the padded total grows at most by this factor.
 _WORTHWHILE = 1.1
@@ -39,7 +39,8 @@ class Cohorts(NamedTuple):
     """The cohorts of consecutive rounds.
 
     Attributes:
-      client_ids: int32[T, C], the clients of each round, longest history first.
+      client_ids: int32[T, C], the clients of each round, longest history first; the
+        number of clients in empty places, which are last.
       num_tiles: int32[T, b], the number of tiles of each bucket that a round trains.
     """
 
@@ -47,86 +48,53 @@ class Cohorts(NamedTuple):
     num_tiles: np.ndarray
 
 
-def sample_cohort(seed: int, round_: int, num_clients: int, size: int) -> np.ndarray:
-    """Draws the cohort of one round uniformly, without replacement.
-
-    The result depends only on the arguments, and not on any other round.
-
-    Args:
-      seed: seed of the run.
-      round_: index of the round, from 0.
-      num_clients: U, the number of clients.
-      size: C, the number of clients in the cohort.
-
-    Returns:
-      int64[C], ascending client ids.
-
-    Raises:
-      InputError: if `size` is not between 1 and `num_clients`.
-
-    Example:
-      >>> sample_cohort(seed=0, round_=7, num_clients=4, size=4).tolist()
-      [0, 1, 2, 3]
-    """
-    check_cohort_size(size, num_clients)
-    generator = np.random.default_rng([seed, round_])
-    drawn = generator.choice(num_clients, size, replace=False, shuffle=False)
-    return np.sort(drawn)
-
-
-def check_cohort_size(size: int, num_clients: int) -> None:
-    """Checks that a cohort of the given size can be drawn.
-
-    Args:
-      size: C, the number of clients in a cohort.
-      num_clients: U, the number of clients.
-
-    Raises:
-      InputError: if `size` is not between 1 and `num_clients`.
-    """
-    if not 1 <= size <= num_clients:
-        raise InputError(
-            f"a cohort of {size} cannot be drawn from {num_clients} clients: "
-            f"set `cohort_size` between 1 and {num_clients}"
-        )
-
-
 def plan_cohorts(
     tiles: Tiles,
     counts: np.ndarray,
     *,
-    cohort_size: int,
+    sampling: CohortSampling,
     seed: int,
     first_round: int,
     num_rounds: int,
+    width: int | None = None,
 ) -> Cohorts:
     """Draws the cohorts of consecutive rounds and divides each into tiles.
 
     Args:
       tiles: the result of `make_tiles` for the same counts.
       counts: int[U], each client's number of training items.
-      cohort_size: C, clients per round.
+      sampling: how cohorts are drawn.
       seed: seed of the run.
       first_round: index of the first round, from 0.
       num_rounds: T, the number of rounds.
+      width: C, the places of a cohort, at least the clients of each of these rounds;
+        None for the size of the largest cohort of the run so far.
 
     Returns:
       The clients of each round and its numbers of tiles.
 
     Raises:
-      InputError: if `cohort_size` is not between 1 and the number of clients.
+      InputError: if such cohorts cannot be drawn.
 
     Example:
-      >>> plan = plan_cohorts(Tiles((9, 3), (1, 2)), np.array([2, 9, 3, 5]),
-      ...                     cohort_size=4, seed=0, first_round=0, num_rounds=1)
+      >>> from fedpeft_jax.core.sampling import FixedCohorts
+      >>> plan = plan_cohorts(
+      ...     Tiles((9, 3), (1, 2)), np.array([2, 9, 3, 5]),
+      ...     sampling=FixedCohorts(4, size=4), seed=0, first_round=0, num_rounds=1,
+      ... )
       >>> plan.client_ids.tolist(), plan.num_tiles.tolist()
       ([[1, 3, 2, 0]], [[2, 1]])
     """
-    client_ids = np.empty((num_rounds, cohort_size), np.int32)
+    check_sampling(sampling)
+    if width is None:
+        width = sampling.most(seed, first_round + num_rounds)
+    client_ids = np.full((num_rounds, width), len(counts), np.int32)
     for t in range(num_rounds):
-        cohort = sample_cohort(seed, first_round + t, len(counts), cohort_size)
-        client_ids[t] = cohort[np.argsort(-counts[cohort], kind="stable")]
-    lengths = counts[client_ids]
+        cohort = sampling.draw(seed, first_round + t)
+        order = np.argsort(-counts[cohort], kind="stable")
+        client_ids[t, : len(cohort)] = cohort[order]
+    lengths = np.append(counts, -1)[client_ids]
+    sizes = np.sum(lengths >= 0, axis=1)
     num_tiles = np.empty((num_rounds, len(tiles.sizes)), np.int32)
     done = np.zeros(num_rounds, np.int64)
     shorter = (*tiles.capacities[1:], -1)
@@ -135,7 +103,7 @@ def plan_cohorts(
     ):
         until = np.sum(lengths > next_capacity, axis=1)
         num_tiles[:, bucket] = -(-np.maximum(until - done, 0) // size)
-        done = np.minimum(done + num_tiles[:, bucket] * size, cohort_size)
+        done = np.minimum(done + num_tiles[:, bucket] * size, sizes)
     return Cohorts(client_ids, num_tiles)
 
 

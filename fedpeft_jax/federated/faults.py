@@ -174,27 +174,32 @@ def drop_nonfinite(update: ClientUpdate, kept: PyTree) -> tuple[ClientUpdate, Ar
 
 def count(
     faults: Faults,
+    drawn: Array,
     client_ids: Array,
     nobody: int,
     finite: Array | None,
     kept: PyTree,
     figures: Figures,
+    *,
+    varying: bool,
 ) -> tuple[Counted, PyTree, dict[str, Array]]:
     """Returns the clients that a round counts, what they keep, and their figures.
 
     Args:
       faults: the faults of the run.
+      drawn: int32[C], the cohort before some of it vanished.
       client_ids: int32[C], the result of `who_answers`.
       nobody: the id of an empty place.
       finite: bool[C], whether each answer was finite; None if no answer is dropped.
       kept: what each client keeps, arrays [C, ...].
-      figures: what each client's upload pipeline reports, float32[C] by name.
+      figures: what is reported of each client, float32[C] by name.
+      varying: whether the cohort may have empty places.
 
     Returns:
       The clients; what they keep, with zeros for all others; and the means of the
       figures over the clients, with the figures of the faults.
     """
-    if not faults.figures:
+    if not faults.figures and not varying:
         everyone = Counted(client_ids, jnp.int32(client_ids.shape[0]))
         return everyone, kept, jax.tree.map(jnp.mean, dict(figures))
     answered = client_ids < nobody
@@ -206,7 +211,8 @@ def count(
         return jnp.where(here, x, jnp.zeros_like(x))
 
     means = {k: jnp.sum(mask(v)) / jnp.maximum(size, 1) for k, v in figures.items()}
-    found = {VANISHED: ~answered, DROPPED: answered & ~counted}
+    vanished = (drawn < nobody) & ~answered
+    found = {VANISHED: vanished, DROPPED: answered & ~counted}
     totals = {name: jnp.sum(found[name], dtype=jnp.float32) for name in faults.figures}
     ids = jnp.where(counted, client_ids, nobody)
     return (

@@ -95,11 +95,12 @@ def _round(
     client_ids: Array,
     num_tiles: Array,
 ) -> tuple[RoundState, Array, dict[str, Array], Array]:
-    training, aggregator, upload, download, release, faults = algorithm
+    training, aggregator, upload, download, release, faults, varying = algorithm
     sampler, cohort_size = training.sampler, client_ids.shape[0]
     round_key = jax.random.fold_in(state.key, state.round)
     nobody = store.train.num_rows
-    client_ids = who_answers(faults, state.key, state.round, client_ids, nobody)
+    drawn = client_ids
+    client_ids = who_answers(faults, state.key, state.round, drawn, nobody)
 
     # The server sends its variables, the same to every client.
     server = {SHARED: state.shared, ROWS: state.rows}
@@ -126,15 +127,16 @@ def _round(
 
     def contribute(
         client_id: Array, payload: PyTree, kept: PyTree
-    ) -> tuple[Sums, Array | None]:
-        """Returns what one client adds to the sums, and whether it was finite."""
+    ) -> tuple[Sums, Array | None, PyTree]:
+        """Returns what one client adds to the sums, if it was finite, and figures."""
         key = client_key(state.key, state.round, client_id)
         update = attack(faults, state.key, client_id, upload.decode(payload))
         finite = None
         if faults.drop_nonfinite:
             update, finite = drop_nonfinite(update, kept)
+        update, figures = release.bound(update, state.release)
         sums = aggregator.map(update, purpose_key(key, ClientPurpose.AGGREGATE))
-        return sums, finite
+        return sums, finite, dict(figures)
 
     def train_tile(carry: PyTree, first: Array, size: int, capacity: int) -> PyTree:
         """Trains the next `size` clients at once; places after the cohort are empty."""
@@ -142,7 +144,7 @@ def _round(
         place = first + jnp.arange(size)
         ids = client_ids.at[place].get(mode="fill", fill_value=nobody)
         payload, kept, figures = jax.vmap(lambda i: participate(i, capacity))(ids)
-        each, finite = jax.vmap(contribute)(ids, payload, kept)
+        each, finite, bounded = jax.vmap(contribute)(ids, payload, kept)
         put = lambda all_, new: all_.at[place].set(new, mode="drop")  # noqa: E731
         sums = Sums(
             shared=jax.tree.map(
@@ -151,13 +153,14 @@ def _round(
             rows=scatter_add_rows(sums.rows, payload.item_ids, each.rows),
             loss=jax.tree.map(put, sums.loss, each.loss),
         )
-        return sums, jax.tree.map(put, of_clients, (kept, figures, finite))
+        found = (kept, figures, finite, bounded)
+        return sums, jax.tree.map(put, of_clients, found)
 
     # The clients of the cohort train, tile by tile, and their updates add up.
     payload, kept, figures = jax.eval_shape(
         lambda: participate(client_ids[0], tiles.capacities[-1])
     )
-    sums, finite = jax.eval_shape(contribute, client_ids[0], payload, kept)
+    sums, finite, bounded = jax.eval_shape(contribute, client_ids[0], payload, kept)
     check_collected(aggregator, sums.shared, cohort_size)
     per_client = lambda x: jnp.zeros((cohort_size, *x.shape), x.dtype)  # noqa: E731
     carry = (
@@ -172,7 +175,7 @@ def _round(
             # One entry per client, so that the loss does not depend on the tiles.
             loss=jax.tree.map(per_client, sums.loss),
         ),
-        jax.tree.map(per_client, (kept, figures, finite)),
+        jax.tree.map(per_client, (kept, figures, finite, bounded)),
     )
     first = jnp.int32(0)
     buckets = zip(tiles.sizes, tiles.capacities, strict=True)
@@ -186,17 +189,21 @@ def _round(
             carry,
         )
         first = first + num_tiles[bucket] * size
-    sums, (kept, figures, finite) = carry
+    sums, (kept, figures, finite, bounded) = carry
     sums = sums._replace(loss=jax.tree.map(jnp.sum, sums.loss))
     if aggregator.combine:
         sums = sums._replace(shared=aggregator.combine(sums.shared))
-    counted, kept, figures = count(faults, client_ids, nobody, finite, kept, figures)
+    names, figures = list(bounded), merge_figures(figures, bounded)
+    counted, kept, figures = count(
+        faults, drawn, client_ids, nobody, finite, kept, figures, varying=varying
+    )
+    bounded = {name: figures[name] * counted.size for name in names}
 
     # The sums are released, and the server takes one step.
     sums, release_state, released = release.apply(
         sums,
         state.release,
-        Cohort(counted.size, training.uniform_weights),
+        Cohort(counted.size, training.uniform_weights, bounded),
         purpose_key(round_key, ServerPurpose.RELEASE),
     )
     step, aggregator_state = aggregator.apply(
@@ -209,7 +216,9 @@ def _round(
 
     # A non-finite update is dropped here, where it is small, and not in the tables.
     applied = finite = all_finite((step, kept, loss))
-    if faults.figures:  # a round without an answer changes nothing
+    if release.private:
+        loss = jnp.full_like(loss, jnp.nan)
+    elif faults.figures or varying:  # a round without an answer changes nothing
         empty = counted.size == 0
         applied, finite = finite & ~empty, finite | empty
         loss = jnp.where(empty, jnp.nan, loss)

@@ -7,6 +7,7 @@ import pytest
 
 from fedpeft_jax.backbones import BACKBONES, FedMF
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.sampling import FixedCohorts
 from fedpeft_jax.data import from_frame
 from fedpeft_jax.experiment import (
     RunFolder,
@@ -18,7 +19,6 @@ from fedpeft_jax.experiment import (
 from fedpeft_jax.federated import (
     LOSSES,
 )
-from fedpeft_jax.federated.cohorts import sample_cohort
 from tests.helpers import Counted
 from tests.small_runs import (
     FEATURES,
@@ -117,7 +117,7 @@ def test_bytes_by_hand():
     drawn = {
         client
         for round_ in range(6)
-        for client in sample_cohort(config.run.seed, round_, NUM_USERS, 6)
+        for client in FixedCohorts(NUM_USERS, 6).draw(config.run.seed, round_)
     }
     assert sent["one_time_bytes"] == table * len(drawn)
     assert sent["total_bytes"] == 2 * 6 * (2 * table + 4 * lora) + table * len(drawn)
@@ -222,7 +222,7 @@ def test_another_seed_gives_another_result_of_other_cohorts(tmp_path):
     for one, seed in ((start, 0), (moved, 1)):
         sent = one.summary["communication"]["one_time_bytes"]
         assert sent == 6 * 4 * NUM_ITEMS * FEATURES
-        assert len(sample_cohort(seed, 0, NUM_USERS, 6)) == 6
+        assert len(FixedCohorts(NUM_USERS, 6).draw(seed, 0)) == 6
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
@@ -247,7 +247,7 @@ def test_the_result_holds_the_model_and_the_state():
     assert state.phase_dropped.tolist() == [0, 0]
     last = np.full(NUM_USERS, -1)
     for round_ in range(6):
-        last[sample_cohort(0, round_, NUM_USERS, 6)] = round_
+        last[FixedCohorts(NUM_USERS, 6).draw(0, round_)] = round_
     np.testing.assert_array_equal(state.last_round, last)
     assert state.best.variables is None
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts, sample_cohort
+from fedpeft_jax.core.sampling import FixedCohorts
+from fedpeft_jax.federated.cohorts import make_tiles, plan_cohorts
 
 
 @st.composite
@@ -46,13 +47,13 @@ def test_every_client_trains_once_in_a_tile_it_fits(problem):
     plan = plan_cohorts(
         tiles,
         counts,
-        cohort_size=size,
+        sampling=FixedCohorts(len(counts), size),
         seed=problem["seed"],
         first_round=3,
         num_rounds=4,
     )
     for t, (client_ids, num_tiles) in enumerate(zip(*plan, strict=True)):
-        drawn = sample_cohort(problem["seed"], 3 + t, len(counts), size)
+        drawn = FixedCohorts(len(counts), size).draw(problem["seed"], 3 + t)
         np.testing.assert_array_equal(np.sort(client_ids), drawn)
         trained, empty = [], 0
         for n, tile, capacity in zip(
@@ -70,7 +71,7 @@ def test_every_client_trains_once_in_a_tile_it_fits(problem):
 
 
 def test_cohorts_are_uniform_over_all_subsets():
-    drawn = [tuple(sample_cohort(5, r, num_clients=6, size=2)) for r in range(3000)]
+    drawn = [tuple(FixedCohorts(6, size=2).draw(5, r)) for r in range(3000)]
     subsets = list(itertools.combinations(range(6), 2))
     tally = [drawn.count(subset) for subset in subsets]
     assert sum(tally) == len(drawn)  # without replacement, ascending
@@ -86,22 +87,29 @@ def test_a_cohort_depends_on_seed_and_round_alone():
             plan_cohorts(
                 tiles,
                 counts,
-                cohort_size=5,
+                sampling=FixedCohorts(30, size=5),
                 seed=1,
                 first_round=first,
                 num_rounds=rounds,
             )
         )
     np.testing.assert_array_equal(plans[0].client_ids[4], plans[1].client_ids[0])
-    rounds = {tuple(sample_cohort(1, r, 30, 5)) for r in range(6)}
-    seeds = {tuple(sample_cohort(s, 0, 30, 5)) for s in range(6)}
+    rounds = {tuple(FixedCohorts(30, 5).draw(1, r)) for r in range(6)}
+    seeds = {tuple(FixedCohorts(30, 5).draw(s, 0)) for s in range(6)}
     assert len(rounds) == len(seeds) == 6
 
 
 @pytest.mark.parametrize("size", [0, -1, 5])
 def test_a_cohort_that_cannot_be_drawn(size):
     with pytest.raises(InputError, match="`cohort_size` between 1 and 4"):
-        sample_cohort(0, 0, num_clients=4, size=size)
+        plan_cohorts(
+            make_tiles(np.ones(4, int), 2),
+            np.ones(4, int),
+            sampling=FixedCohorts(4, size),
+            seed=0,
+            first_round=0,
+            num_rounds=1,
+        )
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
