@@ -83,7 +83,9 @@ def make_clients(config: RunConfig, split: Split, sampler: Sampler) -> Clients:
       sampler: the sampler of the run's phases, which decides what a client stores.
     """
     counts = np.asarray(split.counts)
-    places = config.places(split.num_clients)
+    sampling = config.sampling(split.num_clients)
+    # A plan is as long as a dispatch, and may go beyond the last round.
+    places = sampling.most(config.run.seed, config.run.rounds + _CHUNK)
     tiles = make_tiles(
         counts,
         max(places, 1),
@@ -96,7 +98,7 @@ def make_clients(config: RunConfig, split: Split, sampler: Sampler) -> Clients:
     return Clients(
         store=store,
         counts=counts,
-        sampling=config.sampling(split.num_clients),
+        sampling=sampling,
         places=places,
         tiles=tiles,
         seed=config.run.seed,
