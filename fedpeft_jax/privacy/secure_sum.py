@@ -24,7 +24,8 @@ secure.** Clients vanish before or after they send their message, and none of th
 Cost, for m clients with n numbers each, d of whom vanish: m (m + 1) / 2 expansions of n
 words for the clients and (1 + d) (m - d) for the server, m^2 / 2 modular powers, and
 2 m^2 t products of Python integers for the shares. The memory is that of a few arrays
-[m, n] and of 16 masks.
+[m, n] and of 16 masks. Measured on one core of a busy machine: 2.4 s for m = 100,
+n = 15,000, t = 67 and 23 s for m = 300, n = 1,000, t = 201, half of it for the shares.
 """
 
 import math

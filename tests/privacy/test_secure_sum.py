@@ -20,7 +20,7 @@ from fedpeft_jax.privacy.fixed_point import (
     from_fixed,
     to_fixed,
 )
-from fedpeft_jax.privacy.masking import public_key, unmask
+from fedpeft_jax.privacy.masking import agree, public_key, unmask
 from fedpeft_jax.privacy.secret_sharing import PRIME, recover_secrets, share_secrets
 from fedpeft_jax.privacy.secure_sum import reveal, secure_sum
 
@@ -259,8 +259,19 @@ def test_wrong_shares():
         recover_secrets(np.ones((1, 2), object), holders=[1, 1])
 
 
-def test_public_keys_hide_nothing_small():
-    assert len({public_key(secret) for secret in range(1, 200)}) == 199
+def test_every_pair_agrees_on_a_number_of_its_own():
+    keys = [2**100 + 7 * i for i in range(12)]
+    public = [public_key(x) for x in keys]
+    pairs = list(itertools.combinations(range(12), 2))
+    agreed = [agree(keys[i], public[j]) for i, j in pairs]
+    assert agreed == [agree(keys[j], public[i]) for i, j in pairs]
+    assert len(set(agreed)) == len(pairs)
+
+
+def test_masks_of_different_secrets_differ():
+    zeros = np.zeros(4, np.uint32)
+    masks = {unmask(zeros, {0: x}, {}, []).tobytes() for x in range(500)}
+    assert len(masks) == 500
 
 
 @pytest.mark.parametrize("bits", [-3, 0, 7, 23])
