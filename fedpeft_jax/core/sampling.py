@@ -4,14 +4,15 @@ Privacy is accounted for the object that draws the cohorts, so that the sampling
 run and the sampling that its accountant assumes cannot differ.
 """
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 
 
-class FixedCohorts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class FixedCohorts:
     """Cohorts of a fixed size, drawn uniformly without replacement.
 
     Attributes:
@@ -50,7 +51,8 @@ class FixedCohorts(NamedTuple):
         return self.size
 
 
-class PoissonCohorts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PoissonCohorts:
     """Cohorts that every client joins independently, with the same probability.
 
     A cohort may be of any size, and may be empty.

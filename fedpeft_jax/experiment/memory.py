@@ -20,13 +20,12 @@ from fedpeft_jax.data import Split
 from fedpeft_jax.experiment.build import make_aggregator, make_model, make_training
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.plugins import factories_of
-from fedpeft_jax.experiment.privacy_settings import noises_each_client
+from fedpeft_jax.experiment.privacy_plan import client_chunk
 from fedpeft_jax.experiment.reporting import format_bytes
 from fedpeft_jax.federated import chain_uploads, init_private, init_server, make_tiles
 from fedpeft_jax.federated.pipelines.checks import check_upload
 
 _EVALUATED = 2**17  # scores per block, see `Evaluator`
-_NOISED = 2**25  # numbers that the clients of a tile noise on their own, 128 MiB
 
 
 class Part(NamedTuple):
@@ -185,21 +184,6 @@ def _phase(config: RunConfig, split: Split, *, warm_up: bool) -> list[Part]:
         held = table + clients * (private + _bytes(kept)) + _bytes(moments)
         parts.append(Part("the copy in a checkpoint", held, size, device=False))
     return parts + _tile(config, split, model, (server, own))
-
-
-def client_chunk(config: RunConfig, num_items: int) -> int:
-    """Returns the most clients that train at once; 0 for no bound.
-
-    Args:
-      config: the configuration. If every client noises its own dense update, the
-        updates of a tile hold at most 128 MiB, or one client.
-      num_items: I, the number of items.
-    """
-    given = config.run.client_chunk
-    if not noises_each_client(config.privacy, config.training):
-        return given
-    most = max(1, _NOISED // (num_items * config.model.features))
-    return min(given or most, most)
 
 
 def _tile(

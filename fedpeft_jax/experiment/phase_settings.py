@@ -2,7 +2,8 @@
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.build import embedding_can_restart
-from fedpeft_jax.experiment.settings import ModelSettings, RunSettings
+from fedpeft_jax.experiment.run_settings import RunSettings
+from fedpeft_jax.experiment.settings import ModelSettings
 
 
 def check_phase_settings(model: ModelSettings, run: RunSettings) -> None:

@@ -19,9 +19,12 @@ from fedpeft_jax.experiment.privacy_settings import (
     make_mechanism,
     noises_each_client,
 )
-from fedpeft_jax.privacy.accounting import Accountant, calibrate
+from fedpeft_jax.privacy.accounting import Accountant
+from fedpeft_jax.privacy.calibration import calibrate
 from fedpeft_jax.privacy.events import default_adjacency
 from fedpeft_jax.privacy.mechanisms import Mechanism
+
+_NOISED = 2**25  # numbers that the clients of a tile noise on their own, 128 MiB
 
 
 class PrivacyPlan(NamedTuple):
@@ -85,6 +88,21 @@ def plan_privacy(config: RunConfig, num_clients: int) -> PrivacyPlan | None:
     )
     each_client = noises_each_client(config.privacy, config.training)
     return plan._replace(each_client=each_client)
+
+
+def client_chunk(config: RunConfig, num_items: int) -> int:
+    """Returns the most clients that train at once; 0 for no bound.
+
+    Args:
+      config: the configuration. If every client noises its own dense update, the
+        updates of a tile hold at most 128 MiB, or one client.
+      num_items: I, the number of items.
+    """
+    given = config.run.client_chunk
+    if not noises_each_client(config.privacy, config.training):
+        return given
+    most = max(1, _NOISED // (num_items * config.model.features))
+    return min(given or most, most)
 
 
 @functools.lru_cache(maxsize=4)

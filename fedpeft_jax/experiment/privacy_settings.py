@@ -4,6 +4,7 @@ import dataclasses
 
 from fedpeft_jax.backbones import statistics_of
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.sampling import FixedCohorts, PoissonCohorts
 from fedpeft_jax.core.settings import setting
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.embeddings import ItemEmbedding
@@ -14,7 +15,14 @@ from fedpeft_jax.experiment.settings import (
     ServerSettings,
     TrainingSettings,
 )
+from fedpeft_jax.privacy.events import (
+    check_accountable,
+    default_adjacency,
+    import_dp_accounting,
+)
 from fedpeft_jax.privacy.mechanisms import Mechanism
+
+_FIXED = FixedCohorts(9, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +121,13 @@ def check_privacy(
                 )
         return
     given = f"`privacy={settings.privacy}`"
+    # The kind of the cohorts decides what an accountant takes, and not their size.
+    sampling = PoissonCohorts(9, 0.1) if server.cohort == "poisson" else _FIXED
+    adjacency = settings.adjacency or default_adjacency(
+        settings.privacy_model, sampling
+    )
+    check_accountable(mechanism.name, settings.privacy_model, sampling, adjacency)
+    import_dp_accounting()
     if mechanism.noise_multiplier is None and settings.target_epsilon is None:
         raise InputError(
             f"{given} has no noise: give it a noise_multiplier, or set `target_epsilon`"

@@ -23,10 +23,12 @@ from fedpeft_jax.federated import (
     chain_uploads,
 )
 from fedpeft_jax.federated.release import Figures
-from fedpeft_jax.privacy.accounting import update_noise
+from fedpeft_jax.privacy.calibration import update_noise
 from fedpeft_jax.privacy.mechanisms import Mechanism, bound, noise, norm_of
 
-_SHARE_OF_COHORT = 1 / 20  # Andrew et al., section 3
+# The noise on the count of an adaptive clip: Andrew et al. (section 3) take the first.
+# With the second, the count takes at most 1 % of the budget of Gaussian noise.
+_SHARE_OF_COHORT, _OF_MULTIPLIER = 1 / 20, 5
 
 
 def with_privacy(algorithm: Algorithm, plan: PrivacyPlan) -> Algorithm:
@@ -63,7 +65,8 @@ def central_release(plan: PrivacyPlan) -> Release:
     expected = sampling.expected_size
     count_noise, z_update = 0.0, z
     if adaptive is not None and z:
-        count_noise = adaptive.count_noise or _SHARE_OF_COHORT * expected
+        least = max(_SHARE_OF_COHORT * expected, _OF_MULTIPLIER * z)
+        count_noise = adaptive.count_noise or least
         z_update = update_noise(mechanism.name, z, count_noise)
 
     def init(server: PyTree) -> Array:

@@ -69,10 +69,10 @@ class SilentReporter(Reporter):
     """Ignores everything."""
 
     def note(self, text: str) -> None:
-        """Ignores the note."""
+        """Ignores it."""
 
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """Ignores the progress."""
+        """Ignores it."""
 
     def close(self) -> None:
         """Does nothing."""
@@ -239,6 +239,7 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     if (best := summary["best_valid"]) is not None:
         value = best["metrics"]["sampled"]["ndcg@10"]
         yield f"best validation NDCG@10 {value:.4f}, at round {best['round']}"
+    # Earlier summaries have none of the keys that are read with `get`.
     traffic, clock = summary["communication"], summary["time"]
     up, down = (
         ", ".join(
@@ -249,7 +250,6 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     )
     both = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
     yield f"bytes per client and round, {both}"
-    # Summaries of earlier versions have none of the keys that are read with `get`.
     yield from (f"the upload reveals {text}" for text in traffic.get("reveals", ()))
     parts = f"frozen tables sent once: {format_bytes(traffic['one_time_bytes'])}"
     if traffic.get("merges"):

@@ -14,7 +14,8 @@ from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.machine import device_memory, host_memory
-from fedpeft_jax.experiment.memory import check_program, client_chunk
+from fedpeft_jax.experiment.memory import check_program
+from fedpeft_jax.experiment.privacy_plan import client_chunk
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.traffic import touched_rows
 from fedpeft_jax.federated import (

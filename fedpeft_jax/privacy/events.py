@@ -155,7 +155,9 @@ def one_release(
         if isinstance(sampling, PoissonCohorts):
             event = dp.PoissonSampledDpEvent(sampling.rate, event)
         else:
-            event = dp.SampledWithoutReplacementDpEvent(*sampling, event)
+            event = dp.SampledWithoutReplacementDpEvent(
+                sampling.num_clients, sampling.size, event
+            )
     return Release(accountant, relation, event)
 
 

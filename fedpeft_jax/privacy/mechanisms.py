@@ -39,7 +39,8 @@ class Adaptive(NamedTuple):
       quantile: gamma, the share of the updates that shall not be clipped.
       rate: eta, the step of the logarithm of the clip in one round.
       count_noise: standard deviation (Laplace: scale) of the noise on the number of
-        clients below the clip; None for a twentieth of the expected cohort.
+        clients below the clip; None for a twentieth of the expected cohort, or 5 z if
+        that is more.
     """
 
     quantile: float
@@ -81,7 +82,7 @@ def gaussian(
       quantile: share of the updates that shall not be clipped, if the clip is adaptive.
       clip_rate: step of the logarithm of an adaptive clip.
       count_noise: standard deviation of the noise on the number of clients below an
-        adaptive clip; None for a twentieth of the expected cohort.
+        adaptive clip; None as in `Adaptive`.
 
     Raises:
       InputError: for a number that is out of range.
@@ -116,7 +117,7 @@ def laplace(
       quantile: share of the updates that shall not be clipped, if the clip is adaptive.
       clip_rate: step of the logarithm of an adaptive clip.
       count_noise: scale of the noise on the number of clients below an adaptive clip;
-        None for a twentieth of the expected cohort.
+        None as in `Adaptive`.
 
     Raises:
       InputError: for a number that is out of range.
@@ -215,8 +216,8 @@ def noise(
 
     Example:
       >>> drawn = noise(gaussian(), jax.random.key(0), jnp.zeros(10_000), 2.0, copies=9)
-      >>> round(float(jnp.std(drawn)), 1)
-      6.0
+      >>> round(float(jnp.std(drawn)))
+      6
     """
     leaves, structure = jax.tree.flatten(like)
     count = jnp.asarray(copies, jnp.float32)

@@ -15,7 +15,7 @@ from fedpeft_jax.experiment import FIELDS, configure, make_model
 from fedpeft_jax.experiment.config import restore
 from fedpeft_jax.experiment.identity import differences
 from fedpeft_jax.experiment.plugins import REGISTRIES
-from fedpeft_jax.experiment.settings import WARM_UP_ROUNDS
+from fedpeft_jax.experiment.run_settings import WARM_UP_ROUNDS
 from fedpeft_jax.federated import AGGREGATORS
 
 # Names that presets, scripts and result files of others rely on.
