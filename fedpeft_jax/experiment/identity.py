@@ -40,19 +40,25 @@ def differences(
 
     Returns:
       The value in the folder and the new value by setting. `rounds` is among them if it
-      is lower than in the folder.
+      is lower than in the folder, or if the noise of the run depends on it.
 
     Example:
       >>> differences({"seed": 0, "out": "a"}, {"seed": 1, "out": "b"}, places=True)
       {'seed': (0, 1)}
       >>> differences({"rounds": 100}, {"rounds": 200}, places=True)
       {}
+      >>> private = {"target_epsilon": 2.0}
+      >>> differences(
+      ...     {"rounds": 100, **private}, {"rounds": 200, **private}, places=True
+      ... )
+      {'rounds': (100, 200)}
     """
     found, held, config = {}, {**EARLIER, **held}, {**EARLIER, **config}
     for name in sorted({*held, *config}):
         old, new = held.get(name), config.get(name)
         free = name in FREE or (name in _PLACES + SUMMARY and not places)
         grows = name == "rounds" and isinstance(old, int) and old <= config[name]
+        grows &= config.get("target_epsilon") is None  # which fixes noise by length
         if old != new and not free and not grows:
             found[name] = (old, new)
     return found
@@ -82,6 +88,8 @@ def check_same_settings(
         f"{k} is {a!r} there and {b!r} here" for k, (a, b) in found.items()
     )
     also = " (`rounds` may only grow)" if "rounds" in found else ""
+    if also and config.get("target_epsilon") is not None:
+        also = " (`target_epsilon` computes the noise from `rounds`)"
     raise InputError(
         f"{where} holds a run with other settings: {listed}{also}; use the same ones, "
         "or set `out` to a new folder"
