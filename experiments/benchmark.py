@@ -60,6 +60,8 @@ def _parse(argv: Sequence[str]) -> Case:
     string("upload", "identity", "specs of upload stages, separated by commas")
     string("download", "identity", "specs of download stages, separated by commas")
     string("both_ways", None, "stages for both directions, compared: 'identity;int8'")
+    string("privacy", "none", "mechanisms, compared: 'none;gaussian(...)'")
+    string("privacy_model", "central", "central or local")
     step = defaults.server_optimizer
     string("server_optimizer", step, "spec of the server's optimizer")
     integer("tile_rows", 4096, "positives per tile, padding included")
@@ -101,9 +103,10 @@ def _cases(case: Case) -> list[Case]:
         names = case["both_ways"].split(";")
         pipelines = [{"upload": name, "download": name} for name in names]
     return [
-        {**case, "setting": n, "items": i, **stages}
+        {**case, "setting": n, "items": i, "privacy": mechanism, **stages}
         for n in settings
         for i in sizes
+        for mechanism in case["privacy"].split(";")
         for stages in pipelines
     ]
 
@@ -200,8 +203,9 @@ def _print(report: dict[str, Any]) -> None:
     )
     table = Table("")
     for r in results:
-        stages = {r["upload"], r["download"]} - {"identity"}
-        table.add_column("\n".join([r["setting"], *sorted(stages)]), justify="right")
+        stages = {r["upload"], r["download"], r["privacy"]} - {"identity", "none"}
+        names = [r["setting"], *(stage.partition("(")[0] for stage in sorted(stages))]
+        table.add_column("\n".join(names), justify="right")
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "users": lambda r: f"{r['users']:,}",
         "items": lambda r: f"{r['items']:,}",

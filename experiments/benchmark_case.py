@@ -15,7 +15,6 @@ from fedpeft_jax import (
     FROZEN,
     ROWS,
     SHARED,
-    FixedCohorts,
     RunConfig,
     configure,
     fresh_negatives,
@@ -31,6 +30,8 @@ from fedpeft_jax import (
     make_tiles,
     merge_adapter,
     plan_cohorts,
+    plan_privacy,
+    with_privacy,
 )
 
 
@@ -64,7 +65,7 @@ SETTINGS = {name: Setting("fedmf", *items) for name, items in _ITEMS.items()} | 
 
 _REPORTED = (
     *("cohort_size", "aggregator", "upload", "download", "server_optimizer"),
-    "features",
+    *("features", "privacy", "privacy_model"),
 )
 
 Case = dict[str, Any]
@@ -103,18 +104,21 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
     lap("store")
     shape = {n: case[n] for n in ("tile_rows", "max_buckets", "client_chunk")}
     tiles = make_tiles(split.counts, cohort_size, **shape)
-    cohorts = FixedCohorts(split.num_clients, cohort_size)
+    config = _config(case)
+    sampling = config.sampling(split.num_clients)
+    firsts = range(0, case["rounds"] + rounds, rounds)
     plans = [
         plan_cohorts(
-            tiles, split.counts, sampling=cohorts, seed=seed,
-            first_round=first, num_rounds=rounds,
+            tiles, split.counts, sampling=sampling, seed=seed, first_round=first,
+            num_rounds=rounds, width=sampling.most(seed, firsts[-1] + rounds),
         )
-        for first in range(0, case["rounds"] + rounds, rounds)
+        for first in firsts
     ]  # fmt: skip
     lap("plan")
-    config = _config(case)
     model = make_model(config.model, split.num_items)
     algorithm = make_algorithm(config.training, config.server, model)
+    if (privacy := plan_privacy(config, split.num_clients)) is not None:
+        algorithm = with_privacy(algorithm, privacy)
     keys = jax.random.split(jax.random.key(seed), 3)
     server = init_server(model, keys[0])
     private = init_private(model, keys[1], split.num_clients, server)
@@ -161,6 +165,10 @@ def _config(case: Case) -> RunConfig:
     return configure(
         **setting._asdict(),
         features=case["features"],
+        cohort_size=case["cohort_size"],
+        rounds=max(case["rounds"], 100),
+        privacy=case["privacy"],
+        privacy_model=case["privacy_model"],
         aggregator=case["aggregator"],
         upload=case["upload"],
         download=case["download"],

@@ -55,6 +55,7 @@ from fedpeft_jax.experiment import (
     ConsoleReporter,
     Phase,
     Prepared,
+    PrivacyPlan,
     Program,
     Reporter,
     RunConfig,
@@ -74,11 +75,13 @@ from fedpeft_jax.experiment import (
     make_model,
     make_phases,
     make_program,
+    plan_privacy,
     prepare,
     print_summary,
     run,
     start,
     variables_of,
+    with_privacy,
 )
 from fedpeft_jax.features import PRETRAINERS
 from fedpeft_jax.federated import (
@@ -172,6 +175,7 @@ __all__ = [
     "Phase",
     "PoissonCohorts",
     "Prepared",
+    "PrivacyPlan",
     "Program",
     "Ragged",
     "Ranks",
@@ -225,6 +229,7 @@ __all__ = [
     "merge_adapter",
     "model_scores",
     "plan_cohorts",
+    "plan_privacy",
     "prepare",
     "print_summary",
     "private_layer",
@@ -236,5 +241,6 @@ __all__ = [
     "take",
     "train",
     "variables_of",
+    "with_privacy",
     "with_server_optimizer",
 ]

@@ -12,6 +12,8 @@ from fedpeft_jax.experiment.phases import (
     start,
 )
 from fedpeft_jax.experiment.preparation import Prepared, prepare
+from fedpeft_jax.experiment.privacy_plan import PrivacyPlan, plan_privacy
+from fedpeft_jax.experiment.private_rounds import with_privacy
 from fedpeft_jax.experiment.reporting import (
     ConsoleReporter,
     Reporter,
@@ -36,6 +38,7 @@ __all__ = [
     "ConsoleReporter",
     "Phase",
     "Prepared",
+    "PrivacyPlan",
     "Program",
     "Reporter",
     "RunConfig",
@@ -55,9 +58,11 @@ __all__ = [
     "make_model",
     "make_phases",
     "make_program",
+    "plan_privacy",
     "prepare",
     "print_summary",
     "run",
     "start",
     "variables_of",
+    "with_privacy",
 ]
