@@ -21,6 +21,7 @@ user vectors started decides.
 import numpy as np
 
 _CLEAR = 3.0  # standard deviations
+_EXCHANGES = 32
 
 
 def main_direction(moves: np.ndarray) -> np.ndarray:
@@ -63,11 +64,12 @@ def whitened(embeddings: np.ndarray) -> np.ndarray:
 
 
 def side_of_positives(scores: np.ndarray, white: np.ndarray) -> float:
-    r"""Returns how clearly the positives are those with positive scores.
+    r"""Returns how clearly the positives are the items with positive scores.
 
-    The mean of n whitened vectors that are drawn uniformly has
-    :math:`n |\bar e|^2 \sim \chi^2_D`, with mean D and variance 2D. The result is the
-    difference of the two sides, in standard deviations of that difference.
+    The mean of n whitened vectors of items that are drawn uniformly is near zero:
+    :math:`n |\bar e|^2 \sim \chi^2_D`. The statistic is the difference of this figure
+    between the two sides. The result is the statistic in standard deviations over
+    random exchanges of the scores, so that scores of pure noise decide nothing.
 
     Args:
       scores: float[I], one side above zero and the other side below.
@@ -77,14 +79,22 @@ def side_of_positives(scores: np.ndarray, white: np.ndarray) -> float:
       A number above zero if the items with positive scores are further from uniform,
       below zero if those with negative scores are.
     """
-    sides = []
-    for weights in (np.maximum(scores, 0.0), np.maximum(-scores, 0.0)):
-        total = weights.sum()
-        if total == 0:
-            return 0.0
-        count = total**2 / np.sum(weights**2)  # items that count as one each
-        sides.append(count * np.sum((weights @ white / total) ** 2))
-    return float((sides[0] - sides[1]) / (2 * np.sqrt(max(white.shape[1], 1))))
+    moved = scores != 0
+    scores, white = scores[moved], white[moved]
+    if not (np.any(scores > 0) and np.any(scores < 0)):
+        return 0.0
+    exchanged = np.tile(scores, (1 + _EXCHANGES, 1))
+    exchanged[1:] = np.random.default_rng(0).permuted(exchanged[1:], axis=1)
+
+    def distance(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(axis=1)
+        count = total**2 / np.sum(weights**2, axis=1)  # items that count as one each
+        apart = np.sum((weights @ white) ** 2, axis=1) / total**2
+        return np.asarray(count * apart)
+
+    found = distance(np.maximum(exchanged, 0.0)) - distance(np.maximum(-exchanged, 0.0))
+    spread = found[1:].std()
+    return float((found[0] - found[1:].mean()) / spread) if spread > 0 else 0.0
 
 
 def oriented(scores: np.ndarray, white: np.ndarray) -> np.ndarray:

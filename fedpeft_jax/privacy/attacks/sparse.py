@@ -38,8 +38,8 @@ def sparse_recovery(
 
     Example:
       >>> incidence = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
-      >>> sparse_recovery(incidence, np.array([0.0, -2.0])).round(1).tolist()
-      [0.0, -2.0, 0.0]
+      >>> sparse_recovery(incidence, np.array([0.0, 2.0])).round(1).tolist()
+      [0.0, 1.8, 0.0]
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
