@@ -123,10 +123,12 @@ def study(
     """
     check_plan(plan, config)
     split = prepared.split
-    if plan.most > split.num_clients:
+    most = np.count_nonzero(split.counts)
+    if plan.most > most:
         raise InputError(
-            f"{plan.most} clients would be observed, and {prepared.dataset.name} has "
-            f"{split.num_clients}: lower --victims or --secure_sums"
+            f"{plan.most} clients would be observed, and {most} clients of "
+            f"{prepared.dataset.name} have training items: lower --victims or "
+            "--secure_sums"
         )
     phases = make_phases(config, prepared)
     clients = make_clients(config, split, phases[0].algorithm.training.sampler)
