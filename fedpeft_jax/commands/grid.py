@@ -115,6 +115,9 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
         table.add_column(f"{label}\n{items}", justify="right", no_wrap=True)
     table.add_column("bytes\nsent", justify="right", no_wrap=True)
     table.add_column("of\nfull", justify="right", no_wrap=True)
+    private = any(summaries[0].get("privacy") for summaries in rows.values())
+    if private:
+        table.add_column("epsilon", justify="right", no_wrap=True)
 
     def cells(values: list[list[float]]) -> list[str]:
         spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
@@ -134,14 +137,33 @@ def print_table(rows: dict[str, list[dict[str, Any]]], target: str) -> None:
             *cells([[m[ranking][name] for m in found] for ranking, name in metrics]),
             format_bytes(traffic["total_bytes"]),
             f"{100 * traffic['fraction_of_full']:.3g}%",
+            *([most_epsilon(summaries)] if private else []),
         )
     for name, baseline in summaries[0]["baselines"].items():
         values = [baseline[target][ranking][metric] for ranking, metric in metrics]
-        table.add_row(name.replace("_", " "), *(f"{x:.3f}" for x in values), "", "")
+        # Cells that are left out are empty.
+        table.add_row(name.replace("_", " "), *(f"{x:.3f}" for x in values))
     console.print(table)
     for number, summaries in enumerate(rows.values()):
         for line in row_warnings(summaries):
             console.print(f"row {number}, {line}", markup=False, soft_wrap=True)
+
+
+def most_epsilon(summaries: list[dict[str, Any]]) -> str:
+    """Returns the largest epsilon of some runs as text.
+
+    Args:
+      summaries: the summaries of a row, one per seed.
+
+    Example:
+      >>> most_epsilon([{"privacy": {"epsilon": 1.5}}, {"privacy": {"epsilon": 2.0}}])
+      '2'
+      >>> most_epsilon([{"privacy": None}])
+      'none'
+    """
+    # An earlier version wrote no privacy, and an epsilon that is None is infinite.
+    found = [(summary.get("privacy") or {}).get("epsilon") for summary in summaries]
+    return "none" if None in found else f"{max(found):.3g}"
 
 
 def row_warnings(summaries: list[dict[str, Any]]) -> list[str]:
