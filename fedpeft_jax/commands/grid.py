@@ -163,7 +163,8 @@ def most_epsilon(summaries: list[dict[str, Any]]) -> str:
     """
     # An earlier version wrote no privacy, and an epsilon that is None is infinite.
     found = [(summary.get("privacy") or {}).get("epsilon") for summary in summaries]
-    return "none" if None in found else f"{max(found):.3g}"
+    bounded = [epsilon for epsilon in found if epsilon is not None]
+    return "none" if len(bounded) < len(found) else f"{max(bounded):.3g}"
 
 
 def row_warnings(summaries: list[dict[str, Any]]) -> list[str]:

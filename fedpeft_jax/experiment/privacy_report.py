@@ -4,9 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
 from fedpeft_jax.core.sampling import PoissonCohorts
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.privacy_plan import PrivacyPlan, plan_privacy
@@ -104,8 +101,7 @@ def summarize_privacy(
         return None
     found = describe(plan, state.round)
     if plan.mechanism.adaptive is not None:
-        (clip,) = jax.tree.leaves(state.rounds.release)
-        found["last_clip"] = float(np.asarray(clip))
+        found["last_clip"] = float(state.rounds.release.clip)
     return found
 
 

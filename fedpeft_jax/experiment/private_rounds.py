@@ -7,6 +7,8 @@ before anything else happens to it. In both models the rows that a client did no
 are noised as those that it touched, weights are 1, and no loss is reported.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +31,18 @@ from fedpeft_jax.privacy.mechanisms import Mechanism, bound, noise, norm_of
 # The noise on the count of an adaptive clip: Andrew et al. (section 3) take the first.
 # With the second, the count takes at most 1 % of the budget of Gaussian noise.
 _SHARE_OF_COHORT, _OF_MULTIPLIER = 1 / 20, 5
+
+
+class Noise(NamedTuple):
+    """The state of a private release, so that runs with other noise share a program.
+
+    Attributes:
+      clip: C, float32[].
+      multiplier: standard deviation (Laplace: scale) of the noise over C, float32[].
+    """
+
+    clip: Array
+    multiplier: Array
 
 
 def with_privacy(algorithm: Algorithm, plan: PrivacyPlan) -> Algorithm:
@@ -69,32 +83,35 @@ def central_release(plan: PrivacyPlan) -> Release:
         count_noise = adaptive.count_noise or least
         z_update = update_noise(mechanism.name, z, count_noise)
 
-    def init(server: PyTree) -> Array:
+    def init(server: PyTree) -> Noise:
         del server
-        return jnp.float32(mechanism.clip)
+        return Noise(jnp.float32(mechanism.clip), jnp.float32(z_update))
 
-    def bound_client(update: ClientUpdate, clip: Array) -> tuple[ClientUpdate, Figures]:
-        return _bounded(mechanism, update, clip)
+    def bound_client(
+        update: ClientUpdate, state: Noise
+    ) -> tuple[ClientUpdate, Figures]:
+        return _bounded(mechanism, update, state.clip)
 
     def apply(
-        sums: Sums, clip: Array, cohort: Cohort, key: Key
-    ) -> tuple[Sums, Array, Figures]:
+        sums: Sums, state: Noise, cohort: Cohort, key: Key
+    ) -> tuple[Sums, Noise, Figures]:
         key, count_key = jax.random.split(key)
         figures: dict[str, Array] = {}
-        new_clip = clip
+        clip = state.clip
         if adaptive is not None:
             # Each client adds 1/2 or -1/2, so that one client changes the sum by 1/2.
             centred = cohort.size / 2 - cohort.bounded["clipped"]
             drawn = noise(mechanism, count_key, centred, count_noise)
             share = (centred + drawn) / expected + 0.5
-            new_clip = clip * jnp.exp(-adaptive.rate * (share - adaptive.quantile))
+            step = adaptive.rate * (share - adaptive.quantile)
+            state = state._replace(clip=clip * jnp.exp(-step))
             figures["clip"] = clip
         if not z:
-            return sums, new_clip, figures
-        sums, found = _noised(mechanism, sums, key, z_update * clip, 1)
+            return sums, state, figures
+        sums, found = _noised(mechanism, sums, key, state.multiplier * clip, 1)
         weight = jnp.float32(expected)
         shared = sums.shared._replace(weight=weight)
-        return sums._replace(shared=shared), new_clip, {**figures, **found}
+        return sums._replace(shared=shared), state, {**figures, **found}
 
     return Release(init, apply, bound_client, private=z > 0)
 
@@ -113,16 +130,20 @@ def local_release(plan: PrivacyPlan) -> Release:
     z = mechanism.noise_multiplier
     assert z is not None
 
+    def init(server: PyTree) -> Noise:
+        del server
+        return Noise(jnp.float32(mechanism.clip), jnp.float32(z))
+
     def apply(
-        sums: Sums, state: PyTree, cohort: Cohort, key: Key
-    ) -> tuple[Sums, PyTree, Figures]:
+        sums: Sums, state: Noise, cohort: Cohort, key: Key
+    ) -> tuple[Sums, Noise, Figures]:
         if plan.each_client or not z:
             return sums, state, {}
-        scale = z * mechanism.clip
+        scale = state.multiplier * state.clip
         sums, found = _noised(mechanism, sums, key, scale, cohort.size)
         return sums, state, found
 
-    return Release(lambda server: (), apply, private=z > 0)
+    return Release(init, apply, private=z > 0)
 
 
 def local_upload(plan: PrivacyPlan, num_items: int) -> Upload:

@@ -73,6 +73,20 @@ def test_clean_updates_reveal_the_items(name):
     assert {entry["attack"] for entry in entries} == {"moves", "popularity"}
 
 
+def test_a_small_epsilon_leaves_chance():
+    _, prepared = prepared_of("full")
+    config = configure(
+        **{**SETTINGS, **STRATEGIES["full"]},
+        privacy="gaussian(clip=0.5)",
+        privacy_model="local",
+        target_epsilon=1.0,
+    )
+    entries = study(config, prepared, PLAN, SilentReporter())
+    for known in (True, False):
+        found = figures(entries, "moves", known)["auc"]
+        assert abs(found["mean"] - 0.5) < 4 * found["error"] < 0.2
+
+
 @pytest.mark.slow
 def test_shadow_clients_reveal_the_items():
     config, prepared = prepared_of("full")
