@@ -19,7 +19,8 @@ from fedpeft_jax.experiment.privacy_settings import (
     make_mechanism,
     noises_each_client,
 )
-from fedpeft_jax.privacy.accounting import Accountant, calibrate
+from fedpeft_jax.privacy.accounting import Accountant
+from fedpeft_jax.privacy.calibration import calibrate
 from fedpeft_jax.privacy.events import default_adjacency
 from fedpeft_jax.privacy.mechanisms import Mechanism
 

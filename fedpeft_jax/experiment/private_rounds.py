@@ -23,7 +23,7 @@ from fedpeft_jax.federated import (
     chain_uploads,
 )
 from fedpeft_jax.federated.release import Figures
-from fedpeft_jax.privacy.accounting import update_noise
+from fedpeft_jax.privacy.calibration import update_noise
 from fedpeft_jax.privacy.mechanisms import Mechanism, bound, noise, norm_of
 
 _SHARE_OF_COHORT = 1 / 20  # Andrew et al., section 3
