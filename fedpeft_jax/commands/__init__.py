@@ -18,6 +18,7 @@ COMMANDS = {
     "recommend": "print what a run recommends to a user, or beside an item",
     "costs": "measure what item embeddings cost, without training",
     "report": "print the table of runs that have finished",
+    "audit": "bound the epsilon of a run from below, by clients made for it",
     "pareto": "print and draw the accuracy of grids against their bytes",
 }
 """The commands and what they do."""
