@@ -25,9 +25,9 @@ _AGREES = (
     "found no mistake in the bound of the updates, the noise or the accounting."
 )
 _CONTRADICTS = (
-    "A lower bound is above the accountant's epsilon. If another --seed shows the same, "
-    "the updates are not bounded, the noise is too small, or epsilon is computed for "
-    "another mechanism: do not rely on it."
+    "A lower bound is above the accountant's epsilon. If another --seed shows the "
+    "same, the updates are not bounded, the noise is too small, or epsilon is computed "
+    "for another mechanism: do not rely on it."
 )
 
 

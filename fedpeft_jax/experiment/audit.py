@@ -10,6 +10,7 @@ or missing, a bound that does not hold, an accountant that assumes another adjac
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from fedpeft_jax.experiment.canary_clients import (
 )
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases, start
-from fedpeft_jax.experiment.preparation import prepare
+from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.privacy_plan import plan_privacy
 from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.experiment.training import (
@@ -74,6 +75,7 @@ def audit(
     significance: float = 0.05,
     dataset: Dataset | None = None,
     reporter: Reporter | None = None,
+    phases: Callable[[RunConfig, Prepared], list[Phase]] = make_phases,
 ) -> Audit:
     """Trains with canaries, and bounds epsilon from below.
 
@@ -89,21 +91,12 @@ def audit(
       significance: the probability with which a lower bound may be above epsilon.
       dataset: a data set that replaces the one that the configuration names.
       reporter: receives notes and progress; None for no output.
+      phases: a function that returns the phases of the run.
 
     Raises:
       InputError: for a run without a mechanism, settings or data that cannot be used,
         or if jax-privacy is missing.
       DivergedError: if an update is not finite.
-
-    Example:
-      >>> from fedpeft_jax import configure
-      >>> config = configure(
-      ...     full="none", embedding="hash", rounds=1, cohort="fixed",
-      ...     cohort_fraction=1.0, privacy="gaussian(noise_multiplier=4.0)",
-      ... )
-      >>> found = audit(config, num_canaries=20)
-      >>> found.epsilon_lower_bound < found.epsilon_accountant, found.adjacency
-      (True, 'replace_one')
     """
     check_number("canaries", num_canaries, Bounds(least=10, most=MOST_INT // 2))
     check_number("significance", significance, Bounds(above=0, below=0.5))
@@ -119,12 +112,10 @@ def audit(
     split, items = add_clients(prepared.split, num_canaries, config.run.seed)
     privacy = plan_privacy(config, split.num_clients)
     assert privacy is not None
-    phases = with_canaries(
-        make_phases(config, prepared._replace(split=split)),
-        make_canaries(privacy, first),
-    )
+    prepared = prepared._replace(split=split)
+    planned = with_canaries(phases(config, prepared), make_canaries(privacy, first))
     rounds = min(config.run.rounds, privacy.allowed)
-    scores, sides = _train(config, phases, split, jnp.asarray(items), rounds, reporter)
+    scores, sides = _train(config, planned, split, jnp.asarray(items), rounds, reporter)
     if math.isfinite(privacy.mechanism.clip):
         scores /= privacy.mechanism.clip
     delta = privacy.accountant.delta
