@@ -21,11 +21,11 @@ _MEANING = (
     "proves no privacy: a stronger attack could find a larger bound."
 )
 _AGREES = (
-    "The lower bounds are below the accountant's epsilon, as they must be: the audit "
-    "found no mistake in the bound of the updates, the noise or the accounting."
+    "The lower bound is below the accountant's epsilon, as it must be: the audit found "
+    "no mistake in the bound of the updates, the noise or the accounting."
 )
 _CONTRADICTS = (
-    "A lower bound is above the accountant's epsilon. If another --seed shows the "
+    "The lower bound is above the accountant's epsilon. If another --seed shows the "
     "same, the updates are not bounded, the noise is too small, or epsilon is computed "
     "for another mechanism: do not rely on it."
 )
@@ -46,18 +46,22 @@ def describe(found: Audit) -> str:
     Args:
       found: the result of `audit`.
     """
-    holds = found.epsilon_lower_bound <= found.epsilon_accountant
-    if holds and found.epsilon_gaussian > found.epsilon_accountant:
-        holds = False
+    gaussian = found.epsilon_gaussian
+    bound = max(found.epsilon_lower_bound, gaussian or 0.0)
     num_in, num_out = len(found.in_scores), len(found.out_scores)
     lines = [
         f"accountant: epsilon {found.epsilon_accountant:.3g}, delta {found.delta:g}, "
         f"{found.adjacency}, {found.rounds} rounds",
-        f"audit: epsilon is at least {found.epsilon_lower_bound:.3g}, and at least "
-        f"{found.epsilon_gaussian:.3g} if the whole run is a Gaussian mechanism",
-        f"  each with {1 - found.significance:.0%} confidence, from {num_in} canaries "
-        f"that were in and {num_out} that were out",
+        f"audit: epsilon is at least {found.epsilon_lower_bound:.3g} "
+        f"({1 - found.significance:.0%} confidence), from {num_in} canaries that were "
+        f"in and {num_out} that were out",
     ]
+    if gaussian is not None:
+        lines.append(
+            f"  at least {gaussian:.3g}, since the run as a whole is one Gaussian "
+            "mechanism"
+        )
+    holds = bound <= found.epsilon_accountant
     meaning = _MEANING.format(verdict=_AGREES if holds else _CONTRADICTS)
     return "\n".join([*lines, "", textwrap.fill(meaning, 80)])
 

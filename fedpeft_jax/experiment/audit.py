@@ -37,7 +37,11 @@ from fedpeft_jax.experiment.training import (
     make_clients,
     make_program,
 )
-from fedpeft_jax.privacy.audit import import_auditing, lower_bounds
+from fedpeft_jax.privacy.audit import (
+    gaussian_lower_bound,
+    import_auditing,
+    lower_bound,
+)
 
 
 class Audit(NamedTuple):
@@ -45,8 +49,9 @@ class Audit(NamedTuple):
 
     Attributes:
       epsilon_lower_bound: epsilon is at least this, with probability 1 - significance.
-      epsilon_gaussian: the same if the run as a whole is a Gaussian mechanism; see
-        `LowerBounds`.
+      epsilon_gaussian: a closer bound for a run that as a whole is one Gaussian
+        mechanism: Gaussian noise, and everybody takes part in every round. None for
+        other runs.
       epsilon_accountant: the accountant's epsilon for the audited run, which has the
         canaries among its clients.
       adjacency: what the two epsilons compare.
@@ -58,7 +63,7 @@ class Audit(NamedTuple):
     """
 
     epsilon_lower_bound: float
-    epsilon_gaussian: float
+    epsilon_gaussian: float | None
     epsilon_accountant: float
     adjacency: str
     delta: float
@@ -118,20 +123,25 @@ def audit(
     scores, sides = _train(config, planned, split, jnp.asarray(items), rounds, reporter)
     if math.isfinite(privacy.mechanism.clip):
         scores /= privacy.mechanism.clip
-    delta = privacy.accountant.delta
-    bounds = lower_bounds(
-        scores[sides], scores[~sides], delta=delta, significance=significance
-    )
+    accountant, found = privacy.accountant, (scores[sides], scores[~sides])
+    delta = accountant.delta
+    gaussian = None
+    if accountant.mechanism == "gaussian" and accountant.sampling.takes_everybody:
+        # The middle between the scores of the two sides without noise.
+        middle = 0.0 if accountant.adjacency == "replace_one" else rounds / 2
+        gaussian = gaussian_lower_bound(
+            *found, threshold=middle, delta=delta, significance=significance
+        )
     return Audit(
-        epsilon_lower_bound=bounds.any_mechanism,
-        epsilon_gaussian=bounds.gaussian,
+        epsilon_lower_bound=lower_bound(*found, delta=delta, significance=significance),
+        epsilon_gaussian=gaussian,
         epsilon_accountant=privacy.epsilon(rounds),
-        adjacency=privacy.accountant.adjacency,
-        delta=delta,
+        adjacency=accountant.adjacency,
+        delta=accountant.delta,
         significance=significance,
         rounds=rounds,
-        in_scores=scores[sides],
-        out_scores=scores[~sides],
+        in_scores=found[0],
+        out_scores=found[1],
     )
 
 
