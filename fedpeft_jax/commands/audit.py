@@ -38,6 +38,9 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "significance", 0.05, "probability with which a lower bound may be wrong"
     )
+    flags.DEFINE_bool(
+        "alone", False, "let all other clients send zeros, which gives a closer bound"
+    )
 
 
 def describe(found: Audit) -> str:
@@ -77,6 +80,7 @@ def main(argv: list[str]) -> int:
                 config,
                 given.canaries,
                 significance=given.significance,
+                alone=given.alone,
                 reporter=reporter,
             )
         print(describe(found))

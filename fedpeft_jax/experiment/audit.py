@@ -78,6 +78,7 @@ def audit(
     num_canaries: int = 500,
     *,
     significance: float = 0.05,
+    alone: bool = False,
     dataset: Dataset | None = None,
     reporter: Reporter | None = None,
     phases: Callable[[RunConfig, Prepared], list[Phase]] = make_phases,
@@ -94,6 +95,9 @@ def audit(
       config: the configuration of a run with differential privacy.
       num_canaries: the number of clients that are added, at least 10.
       significance: the probability with which a lower bound may be above epsilon.
+      alone: whether all other clients send zeros. The bounds of long runs with many
+        clients are then much closer, because what these clients send adds to the noise
+        of the scores.
       dataset: a data set that replaces the one that the configuration names.
       reporter: receives notes and progress; None for no output.
       phases: a function that returns the phases of the run.
@@ -118,7 +122,8 @@ def audit(
     privacy = plan_privacy(config, split.num_clients)
     assert privacy is not None
     prepared = prepared._replace(split=split)
-    planned = with_canaries(phases(config, prepared), make_canaries(privacy, first))
+    canaries = make_canaries(privacy, first, alone=alone)
+    planned = with_canaries(phases(config, prepared), canaries)
     rounds = min(config.run.rounds, privacy.allowed)
     scores, sides = _train(config, planned, split, jnp.asarray(items), rounds, reporter)
     if math.isfinite(privacy.mechanism.clip):

@@ -63,12 +63,13 @@ def add_clients(split: Split, num_clients: int, seed: int) -> tuple[Split, np.nd
     )
 
 
-def make_canaries(privacy: PrivacyPlan, first: int) -> Canaries:
+def make_canaries(privacy: PrivacyPlan, first: int, *, alone: bool = False) -> Canaries:
     """Returns canaries that are clipped, and on sides that the adjacency compares.
 
     Args:
       privacy: the privacy of the run.
       first: the id of the first canary.
+      alone: whether all other clients send zeros.
     """
     mechanism = privacy.mechanism
     clip = mechanism.clip if math.isfinite(mechanism.clip) else 1.0
@@ -77,6 +78,7 @@ def make_canaries(privacy: PrivacyPlan, first: int) -> Canaries:
         norm=_LENGTH * clip,
         opposed=privacy.accountant.adjacency == "replace_one",
         sparse=mechanism.name == "laplace",
+        alone=alone,
     )
 
 

@@ -40,12 +40,15 @@ class Canaries(NamedTuple):
         does not take part, which needs cohorts of varying size.
       sparse: whether a direction has a single number that is not zero, which is best
         where the L1 norm is bounded. Otherwise it is uniform on a sphere.
+      alone: whether all other clients send zeros. What they send is noise for the
+        audit, and differential privacy has to hold whatever it is.
     """
 
     first: int
     norm: float
     opposed: bool
     sparse: bool = False
+    alone: bool = False
 
 
 def is_in(key: Key, client_id: Array | int) -> Array:
@@ -139,7 +142,9 @@ def replace_update(
     # An empty place has the largest id, and a weight of zero.
     canary = (client_id >= canaries.first) & (update.weight > 0)
     shared, rows = jax.tree.map(
-        lambda x, y: jnp.where(canary, factor * x, y), unit, true
+        lambda x, y: jnp.where(canary, factor * x, 0.0 if canaries.alone else y),
+        unit,
+        true,
     )
     return update._replace(shared=shared, rows=rows)
 

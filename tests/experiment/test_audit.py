@@ -137,6 +137,15 @@ def test_other_runs_pass_too(name):
 
 
 @pytest.mark.slow
+def test_the_bound_is_closer_if_other_clients_are_silent():
+    """Three canaries for each of the 60 users, who agree on one direction."""
+    given = {"client_optimizer": "sgd(learning_rate=1000.0)"}
+    among, alone = (audit(config(1.9, **given), 200, alone=x) for x in (False, True))
+    assert alone.in_scores.std() < among.in_scores.std()
+    assert alone.epsilon_gaussian < alone.epsilon_accountant
+
+
+@pytest.mark.slow
 def test_the_command_prints_both_epsilons(capsys):
     given = {"privacy": "gaussian(noise_multiplier=2.0)", "rounds": 2, "canaries": 50}
     assert run_cli(script="audit", **given) == 0

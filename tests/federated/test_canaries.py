@@ -7,7 +7,15 @@ import optax
 import pytest
 
 from fedpeft_jax.core.roles import gather_rows
-from fedpeft_jax.federated.canaries import Canaries, direction, is_in, leave_out
+from fedpeft_jax.federated.canaries import (
+    Canaries,
+    direction,
+    is_in,
+    leave_out,
+    replace_update,
+)
+from fedpeft_jax.federated.sampler import ClientData
+from fedpeft_jax.federated.updates import ClientUpdate
 from tests.helpers import (
     Engine,
     assert_close,
@@ -140,3 +148,16 @@ def test_only_canaries_that_are_out_leave_the_cohort():
     assert left == expected and 20 in left[:-1]
     everybody = leave_out(Canaries(7, 1.0, opposed=True), KEY, cohort, nobody=20)
     assert everybody.tolist() == cohort.tolist()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_other_clients_may_be_silent(alone):
+    one = jnp.float32(1)
+    update = ClientUpdate({"w": jnp.ones(4)}, {}, jnp.arange(2), one, one)
+    data = ClientData(jnp.arange(2), jnp.arange(1), jnp.array([[1]]), jnp.ones(1, bool))
+    canaries = Canaries(3, 2.0, opposed=True, alone=alone)
+    sent = replace_update(canaries, KEY, jnp.int32(2), update, data)
+    assert sent.shared["w"].tolist() == [0.0 if alone else 1.0] * 4
+    sent = replace_update(canaries, KEY, jnp.int32(3), update, data)
+    assert jnp.linalg.norm(sent.shared["w"]) == pytest.approx(2.0)
+    assert replace_update(None, KEY, jnp.int32(3), update, data) is update
