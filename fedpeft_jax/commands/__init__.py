@@ -19,6 +19,7 @@ COMMANDS = {
     "costs": "measure what item embeddings cost, without training",
     "report": "print the table of runs that have finished",
     "attack": "infer the items of clients from what the server sees",
+    "audit": "bound the epsilon of a run from below, by clients made for it",
     "pareto": "print and draw the accuracy of grids against their bytes",
 }
 """The commands and what they do."""

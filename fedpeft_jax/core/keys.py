@@ -34,6 +34,7 @@ class ClientPurpose(enum.IntEnum):
     VANISH = 5
     STRAGGLE = 6
     ATTACK = 7
+    CANARY = 8
 
 
 class ServerPurpose(enum.IntEnum):

@@ -32,6 +32,11 @@ class FixedCohorts:
         """The expected number of clients in a cohort."""
         return float(self.size)
 
+    @property
+    def takes_everybody(self) -> bool:
+        """Whether every client is in every cohort."""
+        return self.size == self.num_clients
+
     def draw(self, seed: int, round_: int) -> np.ndarray:
         """Returns the cohort of one round: int64[C], ascending client ids.
 
@@ -74,6 +79,11 @@ class PoissonCohorts:
     def expected_size(self) -> float:
         """The expected number of clients in a cohort."""
         return self.num_clients * self.rate
+
+    @property
+    def takes_everybody(self) -> bool:
+        """Whether every client is in every cohort."""
+        return self.rate == 1
 
     def draw(self, seed: int, round_: int) -> np.ndarray:
         """Returns the cohort of one round: int64[n], ascending client ids.

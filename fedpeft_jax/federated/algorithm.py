@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from fedpeft_jax.core.roles import ROWS, SHARED
 from fedpeft_jax.core.typing import Array, Key, PyTree
 from fedpeft_jax.federated.aggregators import Aggregator
+from fedpeft_jax.federated.canaries import Canaries
 from fedpeft_jax.federated.client import LocalTraining
 from fedpeft_jax.federated.faults import Faults
 from fedpeft_jax.federated.pipelines import (
@@ -39,6 +40,7 @@ class Algorithm(NamedTuple):
       faults: the faults of clients that are simulated or tolerated.
       varying_cohorts: whether the number of clients differs between rounds, so that a
         cohort may have empty places, or none but these.
+      canaries: the clients that an audit added; None for none.
     """
 
     training: LocalTraining
@@ -48,6 +50,7 @@ class Algorithm(NamedTuple):
     release: Release = identity_release()
     faults: Faults = Faults()
     varying_cohorts: bool = False
+    canaries: Canaries | None = None
 
 
 class RoundState(NamedTuple):

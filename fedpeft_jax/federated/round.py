@@ -19,6 +19,7 @@ from fedpeft_jax.federated.algorithm import (
     figure_names,
 )
 from fedpeft_jax.federated.attackers import attack
+from fedpeft_jax.federated.canaries import leave_out, replace_update
 from fedpeft_jax.federated.client import train_client
 from fedpeft_jax.federated.cohorts import Tiles
 from fedpeft_jax.federated.faults import (
@@ -95,11 +96,12 @@ def _round(
     client_ids: Array,
     num_tiles: Array,
 ) -> tuple[RoundState, Array, dict[str, Array], Array]:
-    training, aggregator, upload, download, release, faults, varying = algorithm
+    training, aggregator, upload, download, release, faults = algorithm[:6]
+    varying, canaries = algorithm[6:]
     sampler, cohort_size = training.sampler, client_ids.shape[0]
     round_key = jax.random.fold_in(state.key, state.round)
     nobody = store.train.num_rows
-    drawn = client_ids
+    drawn = leave_out(canaries, state.key, client_ids, nobody)
     client_ids = who_answers(faults, state.key, state.round, drawn, nobody)
 
     # The server sends its variables, the same to every client.
@@ -120,6 +122,7 @@ def _round(
             key,
             epochs_of(faults, key, training.local_epochs),
         )
+        update = replace_update(canaries, state.key, client_id, update, data)
         upload_state = gather_rows(state.upload, client_id)
         upload_key = purpose_key(key, ClientPurpose.UPLOAD)
         payload, upload_state, figures = upload.encode(update, upload_state, upload_key)

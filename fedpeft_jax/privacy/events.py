@@ -201,9 +201,4 @@ def import_dp_accounting() -> Any:
 
 def _is_sampled(model: str, sampling: CohortSampling) -> bool:
     """Whether the server cannot know that a client took part in a round."""
-    everybody = (
-        sampling.rate == 1
-        if isinstance(sampling, PoissonCohorts)
-        else sampling.size == sampling.num_clients
-    )
-    return model == "central" and not everybody
+    return model == "central" and not sampling.takes_everybody
