@@ -85,11 +85,11 @@ def audit(
 ) -> Audit:
     """Trains with canaries, and bounds epsilon from below.
 
-    The bounds are close to epsilon if the numbers that a client sends are many more
-    than the canaries and than the clients, because the directions are then orthogonal
-    to each other and to the other updates. With fewer numbers they are weaker, but
-    hold. They are weak under the local model, too, where the audit looks at the sum of
-    a cohort, and the server at every single update.
+    The bounds treat the scores of canaries as independent. They are nearly so if the
+    numbers that a client sends are many more than the canaries and than the clients,
+    because the directions are then orthogonal to each other and to the other updates.
+    The bounds are weak under the local model, where the audit looks at the sum of a
+    cohort, and the server at every single update.
 
     Args:
       config: the configuration of a run with differential privacy.

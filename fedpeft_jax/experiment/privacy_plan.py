@@ -76,7 +76,7 @@ def plan_privacy(config: RunConfig, num_clients: int) -> PrivacyPlan | None:
       >>> config = configure(privacy="gaussian(noise_multiplier=2.0)", rounds=100)
       >>> plan = plan_privacy(config, num_clients=1000)
       >>> plan.accountant.adjacency, round(plan.epsilon(100), 2)
-      ('add_or_remove_one', 2.16)
+      ('add_or_remove_one', 2.34)
     """
     if config.privacy.privacy == "none":
         return None

@@ -28,10 +28,7 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def format_bytes(size: float) -> str:
-    """Returns a size as text, with three digits and a decimal unit.
-
-    Args:
-      size: number of bytes.
+    """Returns a number of bytes as text, with three digits and a decimal unit.
 
     Example:
       >>> format_bytes(480_248), format_bytes(12)
@@ -79,12 +76,12 @@ class SilentReporter(Reporter):
 
 
 def note_figures(reporter: Reporter, name: str, values: Mapping[str, Any]) -> None:
-    """Writes figures (numbers or lists of numbers) as one note, if there are any.
+    """Writes figures as one note, if there are any.
 
     Args:
       reporter: receives the note.
       name: the name that the note begins with.
-      values: the figures by name.
+      values: numbers or lists of numbers by name.
     """
     if values:
         texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
@@ -94,7 +91,7 @@ def note_figures(reporter: Reporter, name: str, values: Mapping[str, Any]) -> No
 class ConsoleReporter(Reporter):
     """Draws progress bars on a terminal and in a notebook, else prints plain lines.
 
-    In a notebook the bars need the package ipywidgets.
+    In a notebook the bars need ipywidgets.
 
     Args:
       console: where to print; standard error by default.
@@ -239,7 +236,6 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     if (best := summary["best_valid"]) is not None:
         value = best["metrics"]["sampled"]["ndcg@10"]
         yield f"best validation NDCG@10 {value:.4f}, at round {best['round']}"
-    # Earlier summaries have none of the keys that are read with `get`.
     traffic, clock = summary["communication"], summary["time"]
     up, down = (
         ", ".join(
@@ -250,6 +246,7 @@ def _cost_lines(summary: dict[str, Any]) -> Iterable[str]:
     )
     both = f"each way: {up}" if up == down else f"up: {up}; down: {down}"
     yield f"bytes per client and round, {both}"
+    # Earlier summaries have none of the keys that are read with `get`.
     yield from (f"the upload reveals {text}" for text in traffic.get("reveals", ()))
     parts = f"frozen tables sent once: {format_bytes(traffic['one_time_bytes'])}"
     if traffic.get("merges"):

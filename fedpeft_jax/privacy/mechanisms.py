@@ -6,9 +6,9 @@ bounds the L2 norm. Laplace noise has the scale z C, where C bounds the L1 norm.
 noise multiplier z is therefore relative to what one client that joins or leaves can
 change. `accounting.py` turns it into epsilon.
 
-The noise is drawn in float32 from JAX's generator. That is right for simulations. A
-deployment needs a cryptographic generator and a discrete distribution (Mironov, On
-significance of the least significant bits for differential privacy, CCS 2012).
+The noise is drawn in float32 from JAX's generator. A deployment needs a cryptographic
+generator and a discrete distribution (Mironov, On significance of the least significant
+bits for differential privacy, CCS 2012).
 """
 
 import math
@@ -53,8 +53,8 @@ class Mechanism(NamedTuple):
 
     Attributes:
       name: `'gaussian'` or `'laplace'`.
-      clip: C, the largest norm of one client's update; infinite for no bound. It is the
-        first one if the clip is adaptive.
+      clip: C, the largest norm of an update (the first one if the clip is adaptive);
+        infinite for no bound.
       noise_multiplier: z; None if it follows from a target.
       adaptive: how the clip changes; None if it is fixed.
     """
@@ -75,21 +75,20 @@ def gaussian(
     """Returns the mechanism with Gaussian noise and a bounded L2 norm.
 
     Args:
-      noise_multiplier: z, the standard deviation of the noise divided by the clip, at
-        least 0; None if it follows from a target.
+      noise_multiplier: z, the standard deviation of the noise over the clip; None if it
+        follows from a target.
       clip: C, the largest L2 norm of one client's update; None for no bound, which
         only a noise of 0 allows.
       quantile: share of the updates that shall not be clipped, if the clip is adaptive.
       clip_rate: step of the logarithm of an adaptive clip.
-      count_noise: standard deviation of the noise on the number of clients below an
-        adaptive clip; None as in `Adaptive`.
+      count_noise: noise on the number of clients below an adaptive clip; None as in
+        `Adaptive`.
 
     Raises:
       InputError: for a number that is out of range.
 
     Source:
-      McMahan et al., Learning differentially private recurrent language models, ICLR
-      2018.
+      McMahan et al., Learning differentially private recurrent language models, 2018.
 
     Example:
       >>> gaussian(noise_multiplier=2.0, clip=0.5).noise_multiplier
@@ -110,21 +109,18 @@ def laplace(
     """Returns the mechanism with Laplace noise and a bounded L1 norm.
 
     Args:
-      noise_multiplier: z, the scale of the noise divided by the clip, at least 0; None
-        if it follows from a target.
-      clip: C, the largest L1 norm of one client's update; None for no bound, which only
-        a noise of 0 allows.
-      quantile: share of the updates that shall not be clipped, if the clip is adaptive.
+      noise_multiplier: z, the scale of the noise over the clip; None as in `gaussian`.
+      clip: C, the largest L1 norm of one client's update; None as in `gaussian`.
+      quantile: as in `gaussian`, as are the following.
       clip_rate: step of the logarithm of an adaptive clip.
-      count_noise: scale of the noise on the number of clients below an adaptive clip;
-        None as in `Adaptive`.
+      count_noise: noise on the number of clients below an adaptive clip.
 
     Raises:
       InputError: for a number that is out of range.
 
     Source:
-      FedPEFT (arXiv 2512.13734), which adds Laplace noise without a bound; Dwork et
-      al., Calibrating noise to sensitivity in private data analysis, TCC 2006.
+      Dwork et al., Calibrating noise to sensitivity in private data analysis, TCC
+      2006. FedPEFT (arXiv 2512.13734) adds Laplace noise without a bound.
 
     Example:
       >>> laplace(noise_multiplier=2.0, clip=0.5).clip
@@ -230,10 +226,8 @@ def noise(
         up, down = jax.random.split(own)
         # A Gamma number of shape 0 is 0; its sampler needs a positive shape.
         least = jnp.maximum(count, 1.0)
-        drawn = jax.random.gamma(up, least, shape) - jax.random.gamma(
-            down, least, shape
-        )
-        return jnp.where(count > 0, drawn, 0.0)
+        first, second = (jax.random.gamma(own, least, shape) for own in (up, down))
+        return jnp.where(count > 0, first - second, 0.0)
 
     drawn = [
         scale * draw(jax.random.fold_in(key, place), jnp.shape(x))

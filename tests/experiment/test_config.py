@@ -9,6 +9,7 @@ import pytest
 from fedpeft_jax.backbones import FedMF
 from fedpeft_jax.core import specs
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.core.sampling import PoissonCohorts
 from fedpeft_jax.core.settings import Suggestions
 from fedpeft_jax.embeddings import EMBEDDINGS, CompressedEmbedding, LoRA
 from fedpeft_jax.experiment import FIELDS, configure, make_model
@@ -44,7 +45,7 @@ def test_every_field_has_a_help_text_and_a_default_that_is_allowed():
     for name, field in FIELDS.items():
         assert field.default is not dataclasses.MISSING, name
         assert field.metadata["help"].strip(), name
-        if field.metadata["choices"]:
+        if field.metadata["choices"] and field.default is not None:
             assert field.default in field.metadata["choices"]
 
 
@@ -359,8 +360,8 @@ def test_the_recommenders_suggestion_wins_over_the_embeddings(monkeypatch):
 def test_a_suggested_cohort_size_is_used_and_written(monkeypatch, given, size):
     monkeypatch.setitem(EMBEDDINGS, "reader", reader_that(cohort_size=3))
     config = configure(embedding="reader", **given)
-    assert config.cohort_size(40) == size
-    assert configure(**config.flat()).cohort_size(40) == size
+    assert config.sampling(40).size == size
+    assert configure(**config.flat()).sampling(40).size == size
 
 
 @pytest.mark.parametrize(("full", "rounds"), [("frozen", 7), ("none", 0)])
@@ -402,11 +403,12 @@ def test_registries_name_settings():
 
 
 def test_cohort_is_a_rounded_share_or_a_number():
-    assert configure().cohort_size(6040) == 604
-    assert configure(cohort_fraction=0.25).cohort_size(10) == 2
-    assert configure(cohort_fraction=0.001).cohort_size(10) == 1
-    assert configure(cohort_fraction=1.0).cohort_size(10) == 10
-    assert configure(cohort_size=7).cohort_size(6040) == 7
+    assert configure().sampling(6040).size == 604
+    assert configure(cohort_fraction=0.25).sampling(10).size == 2
+    assert configure(cohort_fraction=0.001).sampling(10).size == 1
+    assert configure(cohort_fraction=1.0).sampling(10).size == 10
+    assert configure(cohort_size=7).sampling(6040).size == 7
+    assert configure(cohort="poisson").sampling(6040) == PoissonCohorts(6040, 0.1)
 
 
 def test_name_leaves_arguments_out():

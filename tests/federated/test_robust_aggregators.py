@@ -174,7 +174,7 @@ def updates():
         ids[0, 0] = client
         arguments[3] = jnp.asarray(ids)
         after, report = alone.run(*arguments)
-        if report.figures["vanished"][0] < COHORT:
+        if not report.figures["vanished"][0]:
             found.append((change(after, state), SPLIT.counts[client]))
     assert 3 < len(found) < COHORT
     return state, frozen, found
