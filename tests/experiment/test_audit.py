@@ -85,6 +85,7 @@ def unbounded(config, prepared):
     ]
 
 
+@pytest.mark.slow
 def test_a_bound_that_is_not_applied_is_caught():
     found = audit(config(8.0, rounds=1), 100, phases=unbounded)
     assert found.epsilon_lower_bound > found.epsilon_accountant + 0.5
