@@ -129,7 +129,8 @@ def privacy_lines(privacy: Mapping[str, Any] | None) -> Iterable[str]:
 
 def _guarantee(privacy: Mapping[str, Any]) -> str:
     if privacy["epsilon"] is None:
-        return "no guarantee, because there is no noise"
+        why = "too little" if privacy["noise_multiplier"] else "no"
+        return f"no guarantee, because there is {why} noise"
     what = _ADJACENCY[privacy["adjacency"]]
     return f"epsilon {privacy['epsilon']:.3g}, delta {privacy['delta']:g} if {what}"
 

@@ -112,8 +112,11 @@ def _epsilon(sampling: CohortSampling, accountant: Accountant, count: int) -> fl
     neighbours = dp.NeighboringRelation[relation]
     ledger = dp.pld.PLDAccountant(neighbours, _interval(accountant))
     with np.errstate(over="ignore"):  # of probabilities below the least float
-        ledger.compose(dp.SelfComposedDpEvent(event, count))
-        return float(ledger.get_epsilon(delta))
+        try:
+            ledger.compose(dp.SelfComposedDpEvent(event, count))
+            return float(ledger.get_epsilon(delta))
+        except OverflowError:  # the loss of one release is beyond the largest float
+            return math.inf
 
 
 def _gaussian_epsilon(noise_multiplier: float, count: int, delta: float) -> float:

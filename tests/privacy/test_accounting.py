@@ -247,6 +247,10 @@ def test_kinds_of_cohorts_do_not_share_an_epsilon():
     assert small < 0.8 * all_
 
 
+def test_noise_that_is_too_small_for_an_epsilon():
+    assert accountant(0.001, mechanism="laplace").epsilon(10) == math.inf
+
+
 def test_a_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(InputError, match=r"pip install 'fedpeft_jax\[dp\]'"):
