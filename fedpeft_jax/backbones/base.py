@@ -68,9 +68,9 @@ class Backbone(nn.Module):
     own variables by collection (see `fit_model`), an attribute `local_schedule`,
     the groups of roles that a local step trains one after the other (see
     `schedule_of`), a method `user_embedding(history) -> float32[D]` if its user vector
-    is another than the private variable `user`, and a property `statistics`, the names
-    of what the server has to learn from the data of all clients before the first round
-    (see `statistics_of`).
+    is another than the private variable `user`, and a property `statistics`, what the
+    server has to learn from the data of all clients before the first round (see
+    `statistics_of`).
 
     Attributes:
       item_embedding: the item embedding. Every recommender works with every embedding.
@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
-def statistics_of(model: Backbone) -> tuple[str, ...]:
+def statistics_of(model: Backbone) -> dict[str, str]:
     """Returns what the server learns from all clients' data before the first round.
 
     Such a statistic is released without noise, so that differential privacy does not
@@ -111,8 +111,11 @@ def statistics_of(model: Backbone) -> tuple[str, ...]:
 
     Args:
       model: the recommender.
+
+    Returns:
+      The spec of a recommender that does without, by the name of the statistic.
     """
-    found: tuple[str, ...] = getattr(model, "statistics", ())
+    found: dict[str, str] = getattr(model, "statistics", {})
     return found
 
 

@@ -85,9 +85,11 @@ class FedPerGNN(Backbone):
         super().__post_init__()
 
     @property
-    def statistics(self) -> tuple[str, ...]:
+    def statistics(self) -> dict[str, str]:
         """The items' degrees, if its weights need them."""
-        return ("item degrees",) if self.normalization == "symmetric" else ()
+        if self.normalization == "user":
+            return {}
+        return {"item degrees": "fedpergnn(normalization='user')"}
 
     def setup(self) -> None:
         features = self.item_embedding.features

@@ -118,24 +118,28 @@ CohortSampling = FixedCohorts | PoissonCohorts
 """An object that draws the cohort of any round, and that an accountant can read."""
 
 
-def count_participations(
-    sampling: CohortSampling, seed: int, rounds: int
-) -> np.ndarray:
-    """Returns how often each client takes part in the first rounds, int64[U].
+def most_participations(sampling: CohortSampling, seed: int, rounds: int) -> np.ndarray:
+    """Returns how often the client took part that did so most, after each round.
 
     Args:
       sampling: how cohorts are drawn.
       seed: seed of the run.
-      rounds: the number of rounds.
+      rounds: T, the number of rounds.
+
+    Returns:
+      int64[T + 1], from 0 before the first round.
 
     Example:
-      >>> count_participations(FixedCohorts(3, size=3), seed=0, rounds=2).tolist()
-      [2, 2, 2]
+      >>> most_participations(FixedCohorts(3, size=3), seed=0, rounds=2).tolist()
+      [0, 1, 2]
     """
     counts = np.zeros(sampling.num_clients, np.int64)
+    most = np.zeros(rounds + 1, np.int64)
     for t in range(rounds):
-        counts[sampling.draw(seed, t)] += 1
-    return counts
+        cohort = sampling.draw(seed, t)
+        counts[cohort] += 1
+        most[t + 1] = max(most[t], counts[cohort].max(initial=0))
+    return most
 
 
 def check_sampling(sampling: CohortSampling) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.core.sampling import CohortSampling
+from fedpeft_jax.core.sampling import CohortSampling, most_participations
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.privacy_settings import (
     PrivacySettings,
@@ -115,7 +115,7 @@ def _plan(
     adjacency = settings.adjacency or default_adjacency(model, sampling)
     releases = np.arange(rounds + 1)
     if model == "local":
-        releases = _most_participations(sampling, seed, rounds)
+        releases = most_participations(sampling, seed, rounds)
     z = mechanism.noise_multiplier
     if z is None:
         assert settings.target_epsilon is not None
@@ -149,16 +149,3 @@ def _plan(
     return PrivacyPlan(
         mechanism._replace(noise_multiplier=z), accountant, releases, allowed
     )
-
-
-def _most_participations(
-    sampling: CohortSampling, seed: int, rounds: int
-) -> np.ndarray:
-    """Returns how often the client took part that did so most, after each round."""
-    counts = np.zeros(sampling.num_clients, np.int64)
-    most = np.zeros(rounds + 1, np.int64)
-    for t in range(rounds):
-        cohort = sampling.draw(seed, t)
-        counts[cohort] += 1
-        most[t + 1] = max(most[t], counts[cohort].max(initial=0))
-    return most

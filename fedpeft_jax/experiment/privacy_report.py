@@ -44,10 +44,9 @@ def privacy_notes(config: RunConfig, num_clients: int) -> list[str]:
     plan = plan_privacy(config, num_clients)
     if plan is None:
         return []
-    rounds, delta = plan.allowed, plan.accountant.delta
+    found, delta = describe(plan, plan.allowed), plan.accountant.delta
     notes = [
-        f"privacy: {_mechanism(describe(plan, rounds))}; after {rounds} rounds "
-        f"{_guarantee(describe(plan, rounds))}"
+        f"privacy: {_mechanism(found)}; after {plan.allowed} rounds {_guarantee(found)}"
     ]
     if delta * num_clients >= 1:
         notes.append(

@@ -160,11 +160,11 @@ def check_privacy(
             "for: set `early_stopping_rounds=0`"
         )
     backbone = factory_of("backbone", model.backbone)
-    if released := statistics_of(backbone(item_embedding=ItemEmbedding(1, 1))):
+    released = statistics_of(backbone(item_embedding=ItemEmbedding(1, 1)))
+    for statistic, other in released.items():
         raise InputError(
-            f"`backbone={model.backbone}` needs {released[0]}, which the server would "
-            f"learn without noise in spite of {given}: use "
-            f"`backbone={name_of(model.backbone)}(normalization='user')`"
+            f"`backbone={model.backbone}` needs {statistic}, which the server would "
+            f"learn without noise in spite of {given}: use `backbone={other}`"
         )
     if settings.privacy_model == "local":
         for stage in factories_of("upload", training.upload):

@@ -39,10 +39,13 @@ class Noise(NamedTuple):
     Attributes:
       clip: C, float32[].
       multiplier: standard deviation (Laplace: scale) of the noise over C, float32[].
+      of_count: that of the noise on the number of clients below the clip, float32[]; 0
+        if the clip is fixed.
     """
 
     clip: Array
     multiplier: Array
+    of_count: Array
 
 
 def with_privacy(algorithm: Algorithm, plan: PrivacyPlan) -> Algorithm:
@@ -85,7 +88,8 @@ def central_release(plan: PrivacyPlan) -> Release:
 
     def init(server: PyTree) -> Noise:
         del server
-        return Noise(jnp.float32(mechanism.clip), jnp.float32(z_update))
+        values = mechanism.clip, z_update, count_noise
+        return Noise(*map(jnp.float32, values))
 
     def bound_client(
         update: ClientUpdate, state: Noise
@@ -101,7 +105,7 @@ def central_release(plan: PrivacyPlan) -> Release:
         if adaptive is not None:
             # Each client adds 1/2 or -1/2, so that one client changes the sum by 1/2.
             centred = cohort.size / 2 - cohort.bounded["clipped"]
-            drawn = noise(mechanism, count_key, centred, count_noise)
+            drawn = noise(mechanism, count_key, centred, state.of_count)
             share = (centred + drawn) / expected + 0.5
             step = adaptive.rate * (share - adaptive.quantile)
             state = state._replace(clip=clip * jnp.exp(-step))
@@ -132,7 +136,7 @@ def local_release(plan: PrivacyPlan) -> Release:
 
     def init(server: PyTree) -> Noise:
         del server
-        return Noise(jnp.float32(mechanism.clip), jnp.float32(z))
+        return Noise(*map(jnp.float32, (mechanism.clip, z, 0.0)))
 
     def apply(
         sums: Sums, state: Noise, cohort: Cohort, key: Key

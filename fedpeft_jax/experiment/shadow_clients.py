@@ -36,9 +36,7 @@ Shadow = Callable[[PyTree, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """`(server, moves, white, candidates bool[I]) -> scores float64[I]`."""
 
 
-def make_shadow(
-    algorithm: Algorithm, view: ServerView, seed: int, shadows: int = _SHADOWS
-) -> Shadow:
+def make_shadow(algorithm: Algorithm, view: ServerView, seed: int) -> Shadow:
     """Returns the attack with shadow clients.
 
     Every shadow starts from private parameters of its own, and from a random half of
@@ -49,9 +47,8 @@ def make_shadow(
       algorithm: everything that decides what happens in a round.
       view: what the server computes from an update.
       seed: seed of the guesses.
-      shadows: S, the number of shadow clients.
     """
-    training = algorithm.training
+    training, shadows = algorithm.training, _SHADOWS
     num_items, ratio = training.sampler.num_items, training.sampler.num_negatives
 
     def one(

@@ -96,8 +96,9 @@ def _round(
     client_ids: Array,
     num_tiles: Array,
 ) -> tuple[RoundState, Array, dict[str, Array], Array]:
-    training, aggregator, upload, download, release, faults = algorithm[:6]
-    varying, canaries = algorithm[6:]
+    (training, aggregator, upload, download, release, faults, varying, canaries) = (
+        algorithm
+    )
     sampler, cohort_size = training.sampler, client_ids.shape[0]
     round_key = jax.random.fold_in(state.key, state.round)
     nobody = store.train.num_rows

@@ -148,6 +148,17 @@ def test_laplace_noise_of_the_sum(copies):
     assert stats.ks_2samp(drawn, each.sum(axis=0)).pvalue > 1e-3
 
 
+def test_rounds_have_noises_of_their_own():
+    engine = engine_of(CENTRAL)
+    state, frozen = engine.start()
+    drawn = []
+    for _ in range(2):
+        state, _ = engine.rounds(state, frozen)
+        before, _, after = state.release
+        drawn.append(difference(after, before))
+    assert abs(np.corrcoef(*drawn)[0, 1]) < 0.1
+
+
 def test_rows_that_nobody_touched_are_noised_alike():
     before, after, *_ = released(CENTRAL)
     (exact,), (noised,) = (jax.tree.leaves(x.rows.value) for x in (before, after))
