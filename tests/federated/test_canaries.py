@@ -77,6 +77,7 @@ def expected_step(canaries, rounds, client):
     return jax.tree.map(lambda x: canaries.norm * side * x, (shared, dense))
 
 
+@pytest.mark.slow
 def test_canaries_send_their_directions_and_nobody_else_notices():
     canaries = Canaries(first=2, norm=3.0, opposed=True)
     without, with_canaries = engine(None), engine(canaries)
