@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedpeft_jax.core.errors import DivergedError, InputError
-from fedpeft_jax.experiment.attack_ledger import choose_victims, open_ledger
+from fedpeft_jax.experiment.attack_ledger import (
+    Ledger,
+    add_sums,
+    add_updates,
+    choose_victims,
+    figures_of,
+    open_ledger,
+)
 from fedpeft_jax.experiment.attack_results import summarise
 from fedpeft_jax.experiment.attack_tools import ATTACKS, Tools, make_tools
 from fedpeft_jax.experiment.config import RunConfig
@@ -136,21 +143,22 @@ def study(
     spread = spread_rounds(plan.observed_rounds, config.run.warm_up_rounds, last)
     sums = tuple(sorted(set(plan.secure_sums) - {1}))
     victims = choose_victims(split, plan.victims, plan.most, config.run.seed)
-    ledger = open_ledger(victims, spread)
     tools: dict[int, Tools] = {}
 
-    def observe(state: RunState, phase: Phase) -> None:
+    def observe(ledger: Ledger, state: RunState, phase: Phase) -> Ledger:
         key = id(phase.algorithm)
         if key not in tools:
             tools[key] = make_tools(config, phase, state, clients, (1, *sums))
         reporter.note(f"observing {plan.victims} clients after round {state.round}")
-        ledger.add_updates(tools[key], state, plan.attacks)
+        ledger = add_updates(ledger, tools[key], state, plan.attacks)
         if state.round == last:
-            ledger.add_sums(tools[key], state, plan.attacks, sums)
+            ledger = add_sums(ledger, tools[key], state, plan.attacks, sums)
+        return ledger
 
     stops = {last, *(r for rounds in spread.values() for r in rounds)}
-    _train(config, phases, clients, sorted(stops), observe)
-    return summarise(ledger.figures(), clients.counts)
+    ledger = open_ledger(victims, spread)
+    ledger = _train(config, phases, clients, sorted(stops), observe, ledger)
+    return summarise(figures_of(ledger), clients.counts)
 
 
 def _train(
@@ -158,8 +166,9 @@ def _train(
     phases: list[Phase],
     clients: Clients,
     stops: list[int],
-    observe: Callable[[RunState, Phase], None],
-) -> None:
+    observe: Callable[[Ledger, RunState, Phase], Ledger],
+    ledger: Ledger,
+) -> Ledger:
     """Trains until the last of the observed rounds, and observes on the way."""
     programs: dict[int, Program] = {}
     state = start(config.run.seed, phases, len(clients.counts))
@@ -170,9 +179,9 @@ def _train(
         while True:
             # At a boundary, the observed round is the first of the phase that begins.
             if state.round in stops and (state.round < phase.stop or at_end):
-                observe(state, phase)
+                ledger = observe(ledger, state, phase)
             if state.round >= stops[-1] and (state.round < phase.stop or at_end):
-                return
+                return ledger
             if state.round >= phase.stop:
                 break
             if key not in programs:
@@ -186,3 +195,4 @@ def _train(
                     f"round {state.round + 1} gave a non-finite update: lower the "
                     "learning rate of `client_optimizer` or `server_optimizer`"
                 )
+    return ledger

@@ -53,9 +53,7 @@ def figures(entries, attack, known, clients=1, rounds=1, target="member"):
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("full", marks=pytest.mark.slow), "lora"]
-)
+@pytest.mark.parametrize("name", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_clean_updates_reveal_the_items(name):
     """LoRA's B is zero before the observed round; its rows move in the second epoch."""
     config, prepared = prepared_of(name)
