@@ -12,13 +12,13 @@ from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.domains.python import PyObject
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import fedpeft_jax  # noqa: E402
 from fedpeft_jax.core import specs  # noqa: E402
-from fedpeft_jax.core.settings import kind_of  # noqa: E402
 from fedpeft_jax.experiment.plugins import REGISTRIES  # noqa: E402
 from fedpeft_jax.experiment.run_config import GROUPS  # noqa: E402
 
@@ -33,9 +33,9 @@ html_theme = "furo"
 html_title = "fedpeft_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_math_renderer = "mathml"
-smartquotes = False  # two hyphens begin a flag
+smartquotes_action = "D"  # dashes, but no quotes, which are code more often
 
 # Notebooks are shown as they were committed. The notebooks' own test runs them.
 nb_execution_mode = "off"
@@ -52,6 +52,7 @@ maximum_signature_line_length = 72
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has them
 napoleon_custom_sections = ["Source"]
 
 GROUP_TITLES = {
@@ -65,12 +66,21 @@ GROUP_TITLES = {
     "link": "Seconds on a link",
     "run": "Rounds, checkpoints and the run folder",
 }
+FAR = 1e6  # a bound beyond it only says that a number has a limit
 ROOT_PAGES = {"index": "README.md", "contributing": "CONTRIBUTING.md"}
 
 
 def in_cell(text: str) -> str:
     """Returns a text that may stand in a cell of a table."""
     return text.replace("|", r"\|").replace("\n", " ").replace("<", r"\<")
+
+
+def group_by_registry() -> dict[int, list[str]]:
+    """Returns the settings that share a registry, for each of them."""
+    groups: dict[int, list[str]] = {}
+    for setting, registry in REGISTRIES.items():
+        groups.setdefault(id(registry), []).append(setting)
+    return groups
 
 
 def flags_page() -> str:
@@ -86,7 +96,8 @@ def flags_page() -> str:
             names = re.compile(rf"`({'|'.join(fedpeft_jax.FIELDS)})(?=[=`])")
             help_ = names.sub(r"`--\1", field.metadata["help"])
             help_ += f" ({', '.join(choices)})" if choices else ""
-            limits = "" if kind_of(field) in (str, bool) else bounds.words()
+            near = (x if x is None or abs(x) < FAR else None for x in bounds)
+            limits = type(bounds)(*near).words()
             help_ += f"; {limits}" if limits else ""
             default = "" if field.default is None else f"`{field.default}`"
             parts.append(f"| `--{field.name}` | {default} | {in_cell(help_)} |")
@@ -94,14 +105,17 @@ def flags_page() -> str:
 
 
 def plugins_page() -> str:
-    """Returns a table of the plugins that every setting takes, as Markdown."""
+    """Returns lists of the plugins that every setting takes, as Markdown."""
     parts = []
-    for setting, registry in REGISTRIES.items():
-        parts += [f"\n## `--{setting}`\n", "| spec | what it is |\n| --- | --- |"]
-        for name, factory in sorted(registry.items()):
-            first = (inspect.getdoc(factory) or "").partition("\n\n")[0]
-            line = in_cell(first.replace(":math:", ""))
-            parts.append(f"| `{in_cell(specs.signature(name, factory))}` | {line} |")
+    for settings in group_by_registry().values():
+        parts.append(f"\n## {', '.join(f'`--{setting}`' for setting in settings)}\n")
+        for name, factory in sorted(REGISTRIES[settings[0]].items()):
+            found = (
+                factory if factory.__doc__ else factory()
+            )  # a function without arguments
+            line = (inspect.getdoc(found) or "").partition("\n\n")[0]
+            line = line.replace("\n", " ").replace(":math:", "{math}")
+            parts.append(f"- `{specs.signature(name, factory)}`<br>{line}")
     return "\n".join(parts)
 
 
@@ -118,9 +132,11 @@ def read_source(app: Any, docname: str, source: list[str]) -> None:
     elif docname in GENERATED:
         source[0] += GENERATED[docname]()
     elif docname.startswith("notebooks/"):  # a link of the folder beside docs/
-        source[0] = source[0].replace("](../docs/", "](../")
-    source[0] = source[0].replace("](../README.md", "](index.md")
-    source[0] = source[0].replace("](../CONTRIBUTING.md", "](contributing.md")
+        source[0] = source[0].replace("](../docs/", "](/")
+    # A figure and its spread stay on one line of a cell.
+    source[0] = re.sub(r"(?<=\d) (?=[±%])|(?<=±) (?=[\d.])", "\u00a0", source[0])
+    source[0] = source[0].replace("](../README.md", "](/index.md")
+    source[0] = source[0].replace("](../CONTRIBUTING.md", "](/contributing.md")
 
 
 def write_math(translator: Any, node: nodes.Element) -> None:
@@ -131,8 +147,25 @@ def write_math(translator: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def short_signature(
+    app: Any, what: str, name: str, value: Any, options: Any, signature: str, out: str
+) -> tuple[str, str] | None:
+    """Leaves out what Flax adds to every module, and defaults that are functions."""
+    if what != "class" or not signature:
+        return None
+    short = re.sub(r", parent: .*name: str \| None = None\)$", ")", signature)
+    if issubclass(value, tuple):
+        tuples = r" = \((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+        short = re.sub(rf"{tuples}| = <[^>]*>+", " = ...", short)
+    return short, out
+
+
 def setup(app: Any) -> None:
     """Registers the functions of this file."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":  # napoleon's name for attributes
+            field.label = "Attributes"
+    app.connect("autodoc-process-signature", short_signature)
     app.connect("source-read", read_source)
     renderers = (write_math, None)
     app.add_html_math_renderer("mathml", renderers, renderers)
