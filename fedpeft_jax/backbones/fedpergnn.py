@@ -36,7 +36,7 @@ class FedPerGNN(Backbone):
       num_layers: 1; the first lines of the module explain why.
       normalization: `'symmetric'` or `'user'`. `'symmetric'` has LightGCN's weights,
         :math:`w_j = 1 / \sqrt{|N(u)| |N(j)|}`. They need a global statistic, the
-        items' degrees |N(j)| (how many clients have the item), which the server would
+        items' degrees `|N(j)|` (how many clients have the item), which the server would
         have to collect by secure aggregation and sends once. `'user'` has
         :math:`w_j = 1 / |N(u)|` and needs no statistic.
       init_mean: mean of the entries of the user vectors.

@@ -143,8 +143,8 @@ class ItemEmbedding(nn.Module):
     r"""The embedding of an item, :math:`e(i) = full(i) + compressed(i)`.
 
     Args:
-      num_items: I.
-      features: D.
+      num_items: I, the size of the catalogue.
+      features: D, the width of an item vector.
       full: `'trained'` (in `rows`, sent every round), `'frozen'` (in `frozen`, sent
         once) or None (no full table, neither in training nor in evaluation).
       compressed: a factory `(num_items, features, alone) -> CompressedEmbedding`, or

@@ -227,7 +227,7 @@ def evaluate(
       evaluator: the evaluator of the split.
 
     Returns:
-      `{'sampled': metrics}`; empty if there are no validation items.
+      The metrics under the key `'sampled'`; empty without validation items.
     """
     if not evaluator.clients("valid").size:
         return {}

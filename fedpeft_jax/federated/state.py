@@ -158,7 +158,7 @@ def make_state(
       private: the private parameters of all clients, arrays [U, ...].
       algorithm: everything that decides what happens in a round.
       key: the run's key for its rounds.
-      num_clients: U.
+      num_clients: U, the number of clients.
       round_: index of the phase's first round.
     """
     sent = select(server, SENT)
