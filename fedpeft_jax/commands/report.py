@@ -1,31 +1,105 @@
-"""Prints the results of runs that have finished, as one table.
+"""Prints the results of runs and grids, or writes them as a page to read and to send.
 
-    fedpeft-jax report --runs=runs/a,runs/b
+    fedpeft-jax report runs/a runs/b
+    fedpeft-jax report runs/grid --out=report.html
+    fedpeft-jax report runs/grid --out=report.md --against='LoRA 4'
 
-The first run has its baselines and its costs below the table.
+The arguments are folders of runs that have finished, and of grids. Without --out the
+runs are printed as one table; the first of them has its baselines and its costs below.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import cli, print_summary
-from fedpeft_jax.experiment.finished import read_summary
+from fedpeft_jax.experiment.finished import FinishedRun, read_grids, read_summary
+from fedpeft_jax.reports.collect import collect
+from fedpeft_jax.reports.contents import make_report
+from fedpeft_jax.reports.markdown import as_markdown
+from fedpeft_jax.reports.page import as_page
+from fedpeft_jax.reports.plots import check_matplotlib
+
+ENDINGS = (".html", ".md")
 
 
 def define_flags() -> None:
     """Defines the flags of the command."""
-    flags.DEFINE_list("runs", [], "folders of runs that have finished")
+    flags.DEFINE_list("runs", [], "more folders, separated by commas")
+    flags.DEFINE_string(
+        "out", None, f"file that the report is written to ({', '.join(ENDINGS)})"
+    )
+    flags.DEFINE_string(
+        "against",
+        None,
+        "label of the row that the others are compared with; by default Full",
+    )
+    flags.DEFINE_string("title", "", "title of the report")
+
+
+def print_runs(folders: Sequence[pathlib.Path]) -> None:
+    """Prints the runs in some folders as one table.
+
+    Args:
+      folders: folders of runs and of grids.
+
+    Raises:
+      InputError: if one of them has no run that has finished.
+    """
+    runs: list[FinishedRun] = []
+    for folder in folders:
+        inside = folder.is_dir() and any(folder.glob("*/summary.json"))
+        if inside and not (folder / "summary.json").exists():
+            runs += read_grids([folder])[0]
+        else:
+            runs.append(FinishedRun(folder, read_summary(folder)))
+    first, *others = [run.summary for run in runs]
+    print_summary(first, others)
+
+
+def write_report(
+    folders: Sequence[pathlib.Path], out: pathlib.Path, against: str | None, title: str
+) -> None:
+    """Writes the report of some runs.
+
+    Args:
+      folders: folders of runs and of grids.
+      out: the file, which ends in one of `ENDINGS`.
+      against: the label of the reference row; None for Full.
+      title: the title; empty for one with the name of the data set.
+
+    Raises:
+      InputError: for folders that cannot be compared, or a file that cannot be written.
+    """
+    if out.suffix.lower() not in ENDINGS:
+        known = " or ".join(ENDINGS)
+        raise InputError(f"--out={out} is of no known kind: let it end in {known}")
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else "is in a folder that does not exist"
+        raise InputError(f"--out={out} {what}: name a file")
+    check_matplotlib()
+    report = make_report(collect(folders, against), title)
+    text = (as_page if out.suffix.lower() == ".html" else as_markdown)(report)
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write --out={out}: {error.strerror}") from None
+    print(f"report: {out}")
 
 
 def main(argv: list[str]) -> int:
-    """Prints the table and returns the exit code."""
+    """Prints the table or writes the report, and returns the exit code."""
 
     def work() -> None:
-        if not flags.FLAGS.runs:
-            raise InputError("no runs are given: set --runs=DIR,DIR")
-        first, *others = [read_summary(pathlib.Path(run)) for run in flags.FLAGS.runs]
-        print_summary(first, others)
+        given = flags.FLAGS
+        folders = list(dict.fromkeys(map(pathlib.Path, [*argv[1:], *given.runs])))
+        if not folders:
+            raise InputError("no runs are given: name folders of runs or of grids")
+        if given.out is None:
+            print_runs(folders)
+        else:
+            write_report(folders, pathlib.Path(given.out), given.against, given.title)
 
-    return cli.exit_code(work, argv)
+    return cli.exit_code(work)

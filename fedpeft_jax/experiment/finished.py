@@ -45,6 +45,18 @@ def read_summary(folder: pathlib.Path) -> dict[str, Any]:
     return summary
 
 
+def read_runs(folders: Sequence[pathlib.Path]) -> list[FinishedRun]:
+    """Returns finished runs, each with all that a comparison of runs reads.
+
+    Args:
+      folders: the folders of the runs.
+
+    Raises:
+      InputError: for a run that has not finished, or a damaged summary.
+    """
+    return [FinishedRun(folder, _checked(folder)) for folder in folders]
+
+
 def read_grids(
     folders: Sequence[pathlib.Path],
 ) -> tuple[list[FinishedRun], list[pathlib.Path]]:

@@ -48,6 +48,7 @@ class ParetoRow:
       fraction: `total_bytes` as a fraction of the reference's.
       is_reference: whether the row is the reference, Full in float32.
       on_front: whether the row is on the front of bytes and NDCG@10 (sampled).
+      runs: the runs, one per seed.
     """
 
     label: str
@@ -59,6 +60,7 @@ class ParetoRow:
     fraction: float
     is_reference: bool
     on_front: bool
+    runs: tuple[FinishedRun, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +132,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
                 fraction=totals[i] / against if against else 0.0,
                 is_reference=i == reference,
                 on_front=front[i],
+                runs=tuple(groups[i]),
             )
         )
     return Comparison(

@@ -4,6 +4,7 @@ The same comparison gives the same file, byte for byte, with the same matplotlib
 """
 
 import importlib.util
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -71,11 +72,21 @@ def draw(compared: Comparison, path: pathlib.Path) -> None:
     """
     if not any(row.total_bytes > 0 for row in compared.rows):
         raise InputError(f"--plot={path}: no run sends a byte; leave the plot out")
+    path.write_bytes(render(compared, path.suffix.lower().removeprefix(".")))
+
+
+def render(compared: Comparison, kind: str) -> bytes:
+    """Returns the plot of a comparison as the content of a file.
+
+    Args:
+      compared: the rows, some of which send something.
+      kind: `'svg'` or `'png'`.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     metadata: dict[str, Any] = {"Date": None, "Creator": None}
-    kind = path.suffix.lower().removeprefix(".")
+    content = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 5.6), dpi=100)
         panels = figure.subplots(1, 2)
@@ -87,11 +98,12 @@ def draw(compared: Comparison, path: pathlib.Path) -> None:
             _draw_panel(panel, compared, name)
         _draw_legend(figure, compared)
         figure.savefig(
-            path,
+            content,
             format=kind,
             dpi=200 if kind == "png" else 72,
             metadata=metadata if kind == "svg" else {"Software": None},
         )
+    return content.getvalue()
 
 
 def _draw_panel(axes: Any, compared: Comparison, name: str) -> None:

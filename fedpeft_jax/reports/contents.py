@@ -1,0 +1,159 @@
+"""Puts a report together: what it says about some rows, in which order."""
+
+from collections.abc import Iterable, Mapping
+
+from fedpeft_jax.experiment.cli import as_flags
+from fedpeft_jax.experiment.pareto import ParetoRow
+from fedpeft_jax.experiment.privacy_report import privacy_lines
+from fedpeft_jax.experiment.warnings import warning_lines
+from fedpeft_jax.reports import commands, figures, tables
+from fedpeft_jax.reports.collect import Collected
+from fedpeft_jax.reports.elements import Commands, Report, Section, Table
+
+
+def make_report(collected: Collected, title: str = "") -> Report:
+    """Returns the report of some runs.
+
+    Args:
+      collected: the runs.
+      title: its title; by default the name of the data set.
+    """
+    compared = collected.compared
+    data = compared.dataset
+    sections = [
+        Section("Warnings", tuple(_warnings(collected)), warns=True),
+        Section("Accuracy", (_reading(collected),), (tables.accuracy(collected),)),
+        Section(
+            f"Differences to {collected.reference.label}",
+            (tables.HOW_DIFFERENCES,),
+            (tables.differences(collected),),
+        ),
+        Section("Learning curves", (), figures.learning_curves(collected)),
+        Section("Accuracy against bytes", (), figures.pareto(collected)),
+        Section("Settings", (), figures.sweeps(collected)),
+        Section(
+            "Who is served well",
+            (tables.HOW_SLICES,),
+            (*figures.activity(collected), *tables.slices(collected)),
+        ),
+        Section("What was released", tuple(_released(collected))),
+        Section("Time and memory", (tables.HOW_COSTS,), (tables.costs(collected),)),
+        Section("Commands", (_HOW_COMMANDS,), (_commands(collected),)),
+        Section("Versions", (), tuple(_versions(collected))),
+    ]
+    return Report(
+        title=title or f"{data['name']}: {len(compared.rows)} configurations",
+        summary=_summary(collected),
+        sections=tuple(s for s in sections if s.text or s.parts),
+    )
+
+
+_HOW_COMMANDS = (
+    "Each command makes the runs of a row again. Settings that are left out have their "
+    "defaults, and files are named as they were when the run was made."
+)
+
+
+def _summary(collected: Collected) -> str:
+    data, rows = collected.compared.dataset, collected.compared.rows
+    seeds = sorted({len(row.seeds) for row in rows})
+    many = " to ".join(str(count) for count in {seeds[0]: 0, seeds[-1]: 0})
+    parts = [f"{data['name']}"]
+    if "users" in data and "items" in data:
+        parts.append(f"{data['users']:,} users, {data['items']:,} items")
+    if "split" in data:
+        parts.append(f"split by {data['split']}")
+    noun = "seed" if many == "1" else "seeds"
+    return f"{', '.join(parts)}. {len(rows)} configurations, {many} {noun} each."
+
+
+def _reading(collected: Collected) -> str:
+    best = max(
+        collected.compared.rows, key=lambda row: row.figures["sampled", "ndcg@10"].mean
+    )
+    figure = best.figures["sampled", "ndcg@10"]
+    return (
+        "Metrics of the test items, as mean ± standard deviation over the seeds. "
+        "Each test item is ranked against drawn candidates, and in the columns 'all' "
+        "against every item that the user has not interacted with. "
+        f"{best.label} has the highest NDCG@10 (sampled), {figure.mean:.3f}. Rows in "
+        "bold are on the Pareto front of bytes and NDCG@10: no other row is as "
+        "accurate with fewer bytes."
+    )
+
+
+def _warnings(collected: Collected) -> Iterable[str]:
+    """Yields what a reader has to know before the figures."""
+    rows = collected.compared.rows
+    for folder in collected.unfinished:
+        yield f"{folder} has not finished and is left out."
+    for row in rows:
+        yield from _row_warnings(row)
+    single = [row.label for row in rows if len(row.seeds) == 1]
+    if single:
+        which = "every row" if len(single) == len(rows) else ", ".join(single)
+        yield f"One seed only, so that the spread over seeds is unknown: {which}."
+    for note in collected.compared.notes:
+        yield f"{note[0].upper()}{note[1:]}."
+
+
+def _row_warnings(row: ParetoRow) -> Iterable[str]:
+    """Yields each kind of warning once, with the number of seeds that have it."""
+    found: dict[str, list[str]] = {}
+    for run in row.runs:
+        summary = run.summary
+        config, rounds = summary["config"], summary.get("rounds", {})
+        if "protocol" in summary or "warnings" in summary:
+            kinds = [w.get("kind", "") for w in summary.get("warnings") or ()]
+            lines = [as_flags(line) for line in warning_lines(summary)]
+            kinds += lines[len(kinds) :]
+            for kind, line in zip(kinds, lines, strict=True):
+                found.setdefault(kind, []).append(line.removeprefix("warning: "))
+        if rounds.get("run", config["rounds"]) < config["rounds"]:
+            line = f"stopped early, after {rounds['run']} of {config['rounds']} rounds"
+            found.setdefault("early stop", []).append(line)
+    for lines in found.values():
+        count = f"{len(lines)} of {len(row.runs)} seeds: " if len(row.runs) > 1 else ""
+        yield f"{row.label}: {count}{lines[0]}."
+
+
+def _released(collected: Collected) -> Iterable[str]:
+    """Yields the guarantee of every row, and what its upload reveals."""
+    plain = []
+    for row in collected.compared.rows:
+        summary = row.runs[0].summary
+        lines = [line.strip() for line in privacy_lines(summary.get("privacy"))]
+        reveals = summary["communication"].get("reveals") or ()
+        lines += [f"the upload reveals {text}" for text in reveals]
+        if lines:
+            yield f"{row.label}: {'; '.join(lines)}."
+        else:
+            plain.append(row.label)
+    if plain:
+        which = ", ".join(plain)
+        yield (
+            "Without a guarantee: the server sees the update of every client, from "
+            f"which the client's items can be inferred ({which})."
+        )
+
+
+def _commands(collected: Collected) -> Commands:
+    return Commands(
+        tuple(
+            (row.label, commands.command(row.runs[0].summary["config"], row.seeds))
+            for row in collected.compared.rows
+        )
+    )
+
+
+def _versions(collected: Collected) -> Iterable[Table]:
+    found: dict[tuple[tuple[str, str], ...], int] = {}
+    for row in collected.compared.rows:
+        for run in row.runs:
+            versions: Mapping[str, str] = run.summary.get("versions", {})
+            key = tuple(versions.items())
+            found[key] = found.get(key, 0) + 1
+    for versions_, count in found.items():
+        if versions_:
+            names, values = zip(*versions_, strict=True)
+            yield Table(("runs", *names), ((str(count), *values),))

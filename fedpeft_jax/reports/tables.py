@@ -1,0 +1,215 @@
+"""Tables of a report: accuracy, differences, slices, time and memory."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fedpeft_jax.experiment.pareto import Figure as Mean
+from fedpeft_jax.experiment.pareto import ParetoRow
+from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
+from fedpeft_jax.reports.collect import Collected, user_ndcg, user_table
+from fedpeft_jax.reports.elements import Table
+from fedpeft_jax.reports.statistics import compare_seeds, compare_users
+
+HOW_DIFFERENCES = (
+    "Differences of the test NDCG@10 (sampled), for the seeds that both rows have. By "
+    "user: the mean over the seeds of every user, with the 95 % interval of a paired "
+    "bootstrap over users and the p value of a paired t test. By seed: the p value of "
+    "a paired t test over seeds, which also covers how much training differs; it needs "
+    "several seeds, and few seeds show little. The p values are not corrected for the "
+    "number of rows."
+)
+HOW_SLICES = (
+    "Test NDCG@10 (sampled) by thirds of the users, from few to many training items, "
+    "and by thirds of the test items, from unpopular to popular; means over the seeds."
+)
+HOW_COSTS = (
+    "Means over the seeds. Times depend on the machine and on what else ran on it. "
+    "Compilation is apart from the rounds; memory is the peak of the process."
+)
+_THIRDS = ("low", "middle", "high")
+
+
+def accuracy(collected: Collected) -> Table:
+    """Returns the metrics, bytes and epsilon of every row, and the baselines.
+
+    Args:
+      collected: the runs.
+    """
+    compared = collected.compared
+    head = ["", *(metric_label(*key) for key in compared.metrics), "bytes", "of Full"]
+    private = any(run.summary.get("privacy") for r in compared.rows for run in r.runs)
+    head += ["epsilon"] * private + ["seeds"]
+    rows, strong = [], set()
+    for place, row in enumerate(compared.rows):
+        cells = [row.label]
+        cells += [_mean(f, spread=len(row.seeds) > 1) for f in row.figures.values()]
+        cells += [format_bytes(row.total_bytes), f"{100 * row.fraction:.3g} %"]
+        cells += [_epsilon(row)] * private + [str(len(row.seeds))]
+        rows.append(tuple(cells))
+        strong |= {place} if row.on_front else set()
+    for name, figures in compared.baselines.items():
+        cells = [name.replace("_", " "), *(_mean(f) for f in figures.values())]
+        rows.append((*cells, *[""] * (len(head) - len(cells))))
+    return Table(tuple(head), tuple(rows), frozenset(strong))
+
+
+def metric_label(ranking: str, name: str) -> str:
+    """Returns the title of a column, e.g. `'HR@10, all'`.
+
+    Args:
+      ranking: `'sampled'` or `'full'`.
+      name: a key of `METRIC_LABELS`.
+    """
+    return METRIC_LABELS[name] + {"sampled": "", "full": ", all"}[ranking]
+
+
+def differences(collected: Collected) -> Table:
+    """Returns the paired comparison of every row with the reference.
+
+    Args:
+      collected: the runs.
+    """
+    reference = collected.reference
+    own = _by_seed(reference)
+    head = ("", "difference", "95 % interval", "p, by user", "p, by seed", "seeds")
+    rows, note = [], ""
+    for row in collected.compared.rows:
+        if row is reference:
+            continue
+        found = _by_seed(row)
+        common = [seed for seed in found if seed in own]
+        if not common:
+            rows.append((row.label, *["no common seed"], "", "", "", "0"))
+            continue
+        totals = [[part[s][0] for s in common] for part in (found, own)]
+        mean = statistics.fmean(totals[0]) - statistics.fmean(totals[1])
+        users = [[part[s][1] for s in common] for part in (found, own)]
+        interval = by_user = ""
+        if all(values is not None for part in users for values in part):
+            first, second = ([np.asarray(v) for v in part] for part in users)
+            by = compare_users(first, second)
+            interval = f"{by.low:+.4f} to {by.high:+.4f}"
+            by_user = _p(by.p_value)
+        else:
+            note = "Users have several test items, so that only seeds are compared."
+        seeds = compare_seeds(*totals)
+        rows.append(
+            (
+                row.label,
+                f"{mean:+.4f}",
+                interval,
+                by_user,
+                _p(seeds.p_value) if seeds else "",
+                str(len(common)),
+            )
+        )
+    return Table(head, tuple(rows), note=note)
+
+
+def _by_seed(row: ParetoRow) -> dict[int, tuple[float, np.ndarray | None]]:
+    """Returns the NDCG@10 of every seed, of all users and of each."""
+    found = {}
+    for run in row.runs:
+        total = run.summary["metrics"]["test"]["sampled"]["ndcg@10"]
+        users = user_ndcg(user_table(run))
+        found[run.summary["config"]["seed"]] = (total, users)
+    return found
+
+
+def slices(collected: Collected) -> Iterable[Table]:
+    """Returns the NDCG@10 of every row by thirds of users and of items, if known.
+
+    Args:
+      collected: the runs.
+    """
+    found = [(row, slice_means(row)) for row in collected.compared.rows]
+    if not any(means for _, means in found):
+        return
+    heads = {"user_activity": "users", "item_popularity": "items"}
+    head = ["", *(f"{heads[kind]}, {third}" for kind in heads for third in _THIRDS)]
+    keys = [(kind, third) for kind in heads for third in _THIRDS]
+    rows = [
+        (row.label, *(_mean(means[key]) if key in means else "" for key in keys))
+        for row, means in found
+    ]
+    yield Table(tuple(head), tuple(rows))
+
+
+def slice_means(row: ParetoRow) -> dict[tuple[str, str], Mean]:
+    """Returns the test NDCG@10 (sampled) of a row by kind of slice and third.
+
+    Args:
+      row: the row.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    for run in row.runs:
+        kinds: Mapping[str, Any] = run.summary.get("slices", {})
+        for kind, thirds in kinds.items():
+            for third, facts in thirds.items():
+                value = facts.get("sampled", {}).get("ndcg@10")
+                if value is not None:
+                    values.setdefault((kind, third), []).append(value)
+    return {
+        key: Mean(statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0)
+        for key, v in values.items()
+    }
+
+
+def costs(collected: Collected) -> Table:
+    """Returns time and memory of every row.
+
+    Args:
+      collected: the runs.
+    """
+    head = ("", "ms a round", "pretraining, s", "compilation, s", "evaluation, s",
+            "total, s", "peak memory")  # fmt: skip
+    rows = []
+    for row in collected.compared.rows:
+        clocks = [run.summary["time"] for run in row.runs if "time" in run.summary]
+        peaks = [
+            run.summary["memory"]["peak_rss_bytes"]
+            for run in row.runs
+            if run.summary.get("memory", {}).get("peak_rss_bytes")
+        ]
+        if not clocks:
+            rows.append((row.label, *[""] * (len(head) - 1)))
+            continue
+        stages = ("pretrain_s", "compile_s", "evaluate_s")
+        means = [statistics.fmean(clock[stage] for clock in clocks) for stage in stages]
+        total = statistics.fmean(
+            sum(
+                v
+                for name, v in clock.items()
+                if name.endswith("_s") and "per" not in name
+            )
+            for clock in clocks
+        )
+        per_second = statistics.fmean(clock["rounds_per_s"] or 0 for clock in clocks)
+        rows.append(
+            (
+                row.label,
+                f"{1000 / per_second:.3g}" if per_second else "",
+                *(f"{mean:.1f}" for mean in means),
+                f"{total:.1f}",
+                format_bytes(max(peaks)) if peaks else "",
+            )
+        )
+    return Table(head, tuple(rows))
+
+
+def _mean(figure: Mean, spread: bool = False) -> str:
+    text = f"{figure.mean:.3f}"
+    return f"{text} ± {f'{figure.spread:.3f}'.lstrip('0')}" if spread else text
+
+
+def _epsilon(row: ParetoRow) -> str:
+    found = [(run.summary.get("privacy") or {}).get("epsilon") for run in row.runs]
+    bounded = [epsilon for epsilon in found if epsilon is not None]
+    return "none" if len(bounded) < len(found) else f"{max(bounded):.3g}"
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") or "0"
