@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "privacy": {"core", "privacy"},
 }
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
-MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"}
+MAY_IMPORT["grids"] = {*MAY_IMPORT, "grids"}
+MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"} - {"grids"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, "commands"}
 
 # In a folder of plugins a file may import these, and the registry alone its siblings.
