@@ -21,7 +21,7 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import cli
 from fedpeft_jax.experiment.stopping import stop_on_signals
 from fedpeft_jax.grids import command
-from fedpeft_jax.grids.plan import EXECUTORS, check_workers, plan_lines
+from fedpeft_jax.grids.plan import EXECUTORS, Plan, make_plan, plan_lines
 from fedpeft_jax.grids.printing import print_table
 
 REFERENCES = (
@@ -83,10 +83,9 @@ def read_seeds(words: list[str] | None) -> list[int] | None:
     return seeds
 
 
-def plan_from_flags() -> command.Grid:
+def grid_from_flags() -> command.Grid:
     """Returns the grid that the flags describe."""
     values = flags.FLAGS
-    check_workers(values.workers)
     common = cli.settings_from_flags()
     out = pathlib.Path(common.pop("out") or "runs/grid")
     axes = command.read_axes(
@@ -97,7 +96,14 @@ def plan_from_flags() -> command.Grid:
         seeds=read_seeds(values.seeds),
         default_rows=REFERENCES,
     )
-    return command.plan_grid(out, common, axes, values.executor, values.workers)
+    return command.read_grid(out, common, axes)
+
+
+def plan_and_print(grid: command.Grid) -> Plan:
+    """Returns the plan of a grid, which it prints."""
+    plan = make_plan(*grid, flags.FLAGS.executor, flags.FLAGS.workers)
+    print("\n".join(plan_lines(*grid, plan)), flush=True)
+    return plan
 
 
 def main(argv: list[str]) -> int:
@@ -105,18 +111,17 @@ def main(argv: list[str]) -> int:
     failures: list[str] = []
 
     def work() -> None:
-        grid = plan_from_flags()
+        grid = grid_from_flags()  # what is wrong leaves no folder behind
         if flags.FLAGS.dry_run:
             for cell in grid.cells:
                 print(f"{grid.ledger.entries[cell.name].status}: {cell.name}")
-        print("\n".join(plan_lines(grid.cells, grid.plan, grid.ledger)), flush=True)
-        if flags.FLAGS.dry_run:
+            plan_and_print(grid)
             return
         out = grid.ledger.folder
         held = command.lock(out)
         with stop_on_signals(kill=True) as stop, cli.continued_by(out):
-            grid = plan_from_flags()  # another process may have just left the folder
-            command.run_grid(grid, stop)
+            grid = grid_from_flags()  # another grid may just have left the folder
+            command.run_grid(grid, plan_and_print(grid), stop)
         held.release()
         print_table(command.summaries_by_row(grid), flags.FLAGS.target)
         print(f"table: {out / 'grid.parquet'} and {out / 'grid.csv'}")

@@ -13,7 +13,7 @@ from fedpeft_jax.grids.axes import Axis, read_cells, read_row, read_sweep, read_
 from fedpeft_jax.grids.cells import Cell, expand
 from fedpeft_jax.grids.execution import SHARED, Context, Outcome, Watcher
 from fedpeft_jax.grids.ledger import Ledger, plan_ledger, read_ledger
-from fedpeft_jax.grids.plan import EXECUTORS, Plan, make_plan
+from fedpeft_jax.grids.plan import EXECUTORS, Plan
 from fedpeft_jax.grids.progress import GridProgress
 from fedpeft_jax.grids.table import write_table
 
@@ -22,17 +22,15 @@ SEEDS = (0, 1, 2)
 
 
 class Grid(NamedTuple):
-    """A grid that is planned.
+    """The cells of a command in the folder of a grid.
 
     Attributes:
       cells: the cells of the command.
       ledger: the ledger, with these and earlier cells.
-      plan: what is left to do, and how.
     """
 
     cells: list[Cell]
     ledger: Ledger
-    plan: Plan
 
 
 def read_axes(
@@ -71,21 +69,15 @@ def read_axes(
     return axes if seeds is None else [[{"seed": seed} for seed in seeds], *axes]
 
 
-def plan_grid(
-    folder: pathlib.Path,
-    common: Mapping[str, Any],
-    axes: Sequence[Axis],
-    executor: str = "auto",
-    workers: int = 0,
+def read_grid(
+    folder: pathlib.Path, common: Mapping[str, Any], axes: Sequence[Axis]
 ) -> Grid:
-    """Returns a grid that is ready to run, and writes nothing.
+    """Returns the cells of a command and the ledger in its folder; writes nothing.
 
     Args:
       folder: the folder of the grid.
       common: the settings of all cells by name, without `out`.
       axes: the axes, as `read_axes` returns them.
-      executor: the name of an executor, or `'auto'`.
-      workers: the most processes; 0 for one per usable core.
 
     Raises:
       InputError: for settings that cannot be used, or that another grid in the folder
@@ -94,8 +86,7 @@ def plan_grid(
     held = read_ledger(folder)
     names = {} if held is None else {k: e.changes for k, e in held.entries.items()}
     cells = expand(common, axes, names)
-    ledger = plan_ledger(folder, common, cells, held)
-    return Grid(cells, ledger, make_plan(cells, ledger, executor, workers))
+    return Grid(cells, plan_ledger(folder, common, cells, held))
 
 
 def lock(out: pathlib.Path) -> FolderLock:
@@ -135,20 +126,21 @@ class _Recorded(Watcher):
         self._progress.end(cell, outcome)
 
 
-def run_grid(grid: Grid, stop: Stop) -> None:
+def run_grid(grid: Grid, plan: Plan, stop: Stop) -> None:
     """Runs the cells that are left, and writes the ledger and the table.
 
     The caller holds the lock of the folder.
 
     Args:
-      grid: the result of `plan_grid`.
+      grid: the cells and the ledger.
+      plan: which cells are left, and how they run.
       stop: returns the signal that asks the grid to stop, if there is one.
 
     Raises:
       InputError: if a file cannot be written.
       StoppedError: if a signal asked the grid to stop; everything is saved.
     """
-    cells, ledger, plan = grid
+    cells, ledger = grid
     left = {cell.name for cell in plan.todo}
     done: dict[str, float | None] = {}
     for cell in cells:

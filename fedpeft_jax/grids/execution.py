@@ -6,6 +6,7 @@ a signal asks it to stop. The one here runs one cell after the other in this pro
 """
 
 import contextlib
+import os
 import pathlib
 import traceback
 from collections.abc import Callable, Sequence
@@ -159,9 +160,9 @@ def run_cell(
     except StoppedError:
         raise
     except DivergedError as error:
-        return Outcome("diverged", str(error))
+        return Outcome("diverged", _line(error, path))
     except InputError as error:
-        return Outcome("failed", str(error))
+        return Outcome("failed", _line(error, path))
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         line = str(error).partition("\n")[0] or "memory ran out"
         return Outcome("failed", line)
@@ -169,7 +170,10 @@ def run_cell(
         # A mistake in the program ends this cell alone, and its place is kept.
         with contextlib.suppress(OSError):
             (path / "error.txt").write_text(traceback.format_exc())
-        line = " ".join(str(error).split())[:500]
-        return Outcome(
-            "failed", f"{type(error).__name__}: {line}; see {path}/error.txt"
-        )
+        line = f"{type(error).__name__}: {_line(error, path)[:500]}"
+        return Outcome("failed", f"{line}; see {path.name}/error.txt")
+
+
+def _line(error: Exception, path: pathlib.Path) -> str:
+    """Returns a message in one line, with paths that begin in the grid's folder."""
+    return " ".join(str(error).split()).replace(f"{path.parent}{os.sep}", "")

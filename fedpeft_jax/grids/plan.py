@@ -53,7 +53,17 @@ def make_plan(
       ledger: their ledger.
       executor: the name of an executor, or `'auto'`.
       workers: the most processes; 0 for one per usable core.
+
+    Raises:
+      InputError: for an executor or a number of processes that cannot be used.
     """
+    if workers < 0:
+        raise InputError(f"--workers={workers} must be at least 0")
+    if executor == "processes" and (platform := jax.default_backend()) != "cpu":
+        raise InputError(
+            f"--executor=processes is for a CPU, and the device is a {platform}, which "
+            "a run uses alone: use --executor=one"
+        )
     todo = [cell for cell in cells if not is_done(cell, ledger)]
     workers = min(workers or usable_cores(), max(len(todo), 1))
     if executor == "auto":
@@ -102,13 +112,13 @@ def is_done(cell: Cell, ledger: Ledger) -> bool:
         return False  # the run itself says what is wrong with its folder
 
 
-def plan_lines(cells: Sequence[Cell], plan: Plan, ledger: Ledger) -> list[str]:
+def plan_lines(cells: Sequence[Cell], ledger: Ledger, plan: Plan) -> list[str]:
     """Returns the plan as lines of text.
 
     Args:
       cells: all cells of the command.
-      plan: the plan.
       ledger: the ledger of the grid.
+      plan: the plan.
     """
     left = {cell.name for cell in plan.todo}
     started = sum((ledger.folder / name / "config.json").exists() for name in left)
@@ -134,12 +144,6 @@ def usable_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def check_workers(workers: int) -> None:
-    """Raises InputError for a number of processes below 0."""
-    if workers < 0:
-        raise InputError(f"--workers={workers} must be at least 0")
 
 
 def _has_model(folder: pathlib.Path) -> bool:

@@ -80,7 +80,6 @@ def test_the_table_of_a_grid(rates):
     assert pl.read_parquet(rates / "grid.parquet").equals(table)
 
 
-
 def test_cells_are_added_and_other_settings_refused(rates, capsys):
     before = load_grid(rates)
     assert grid(rates, RATES, local_epochs=3) == 2
@@ -102,7 +101,7 @@ def test_a_damaged_cell_is_one_line_and_the_grid_goes_on(rates, tmp_path, capsys
     assert grid(out, RATES) == 1
     errors = capsys.readouterr().err.splitlines()
     (line,) = [x for x in errors if x.startswith(f"error: {NAMES[0]}: failed")]
-    assert f"{damaged} cannot be read" in line
+    assert f"failed: {NAMES[0]}/summary.json cannot be read" in line
     assert load_grid(out)["status"].to_list() == ["failed", "diverged"]
     damaged.write_text(kept)
     assert grid(out, RATES) == 1 and table_bytes(out) == good
