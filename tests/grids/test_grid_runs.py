@@ -87,6 +87,9 @@ def test_cells_are_added_and_other_settings_refused(rates, capsys):
     assert "local_epochs is 2 there and 3 here" in line and str(rates) in line
     assert grid(rates, "--sweep=embedding.rank=2|8", "--dry_run") == 0
     assert "2 are new" in capsys.readouterr().out
+    # More rounds continue every cell.
+    assert grid(rates, RATES, "--dry_run", rounds=8) == 0
+    assert "0 have a result, 2 continue, 0 are new" in capsys.readouterr().out
     assert load_grid(rates).equals(before)
 
 

@@ -1,6 +1,7 @@
 """Cells in several processes: the same bits, deaths of processes, signals, kills."""
 
 import collections
+import json
 import os
 import random
 import signal
@@ -18,7 +19,6 @@ from fedpeft_jax.grids.cells import expand
 from fedpeft_jax.grids.execution import Context, Watcher
 from fedpeft_jax.grids.processes import choose_next, processes
 from fedpeft_jax.grids.table import MEASURED
-from tests.grids.killed_grid import WORKER
 from tests.helpers import ROOT
 from tests.small_runs import SETTINGS, finished, results, run_cli, small_runs
 
@@ -112,22 +112,13 @@ def table_bytes(out):
     return pl.read_csv(out / "grid.csv").drop(MEASURED).write_csv()
 
 
-def test_a_cell_in_a_process_has_the_bits_of_the_run_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WORKER", WORKER)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with small_runs():
-        flags = ("--executor=processes", "--workers=1", "--seeds=0")
-        assert run_cli(*flags, "--vary=rounds=6", script="grid", out=tmp_path) == 0
-        assert results(tmp_path / "rounds=6,seed=0") == results(finished().path)
-
-
 GRID = (
     *("--rounds=60", "--eval_every=4", "--checkpoint_every=1", "--seeds=0"),
     "--sweep=client_optimizer.learning_rate=0.01|0.02|1e10",
 )
 
 
-def start(out, *arguments):
+def start(out, *arguments, grid=GRID):
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -135,7 +126,7 @@ def start(out, *arguments):
         "JAX_COMPILATION_CACHE_DIR": os.environ["FEDPEFT_JAX_TEST_PROGRAMS"],
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    command = (sys.executable, "-m", "tests.grids.killed_grid", *GRID, f"--out={out}")
+    command = (sys.executable, "-m", "tests.grids.killed_grid", *grid, f"--out={out}")
     return subprocess.Popen(
         (*command, *arguments),
         env=environment,
@@ -166,6 +157,25 @@ def kill_somewhere(out, rng, *arguments):
     process.kill()
     process.communicate()
     return process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_cell_in_a_process_has_the_bits_of_the_run_alone(tmp_path):
+    """The process of the cell ends with that of the grid, and this one goes on."""
+    flags = ("--executor=processes", "--workers=1", "--seeds=0", "--vary=rounds=6")
+    process = start(tmp_path, *flags, grid=("--checkpoint_every=1",))
+    cell = tmp_path / "rounds=6,seed=0"
+    while process.poll() is None and not [*cell.glob("checkpoints/round-*")]:
+        time.sleep(0.002)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert json.loads((tmp_path / "grid.json").read_text())["cells"][0]["status"] == (
+        "running"
+    )
+    with small_runs():
+        again = ("--executor=one", *flags[1:])
+        assert run_cli(*again, script="grid", out=tmp_path) == 0
+        assert results(cell) == results(finished().path)
 
 
 @pytest.mark.slow
