@@ -8,6 +8,7 @@ the last digits of a result. The system divides the cores among the processes.
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -120,7 +121,7 @@ def processes(cells: Sequence[Cell], context: Context) -> None:
     waiting = list(cells)
     tries: collections.Counter[str] = collections.Counter()
     workers: list[_Worker] = []
-    numbers = iter(range(10**9))
+    numbers = itertools.count()
     stopping: signal.Signals | None = None
     try:
         while waiting or any(worker.cell for worker in workers):
@@ -170,7 +171,7 @@ def _deal(
     workers: list[_Worker],
     context: Context,
     logs: pathlib.Path,
-    numbers: Any,
+    numbers: "itertools.count[int]",
     events: "queue.SimpleQueue[_Event]",
 ) -> None:
     """Gives cells to workers that are free, and starts workers that are missing."""

@@ -64,6 +64,15 @@ def load_grid(folder: str | os.PathLike[str]) -> pl.DataFrame:
 
     Raises:
       InputError: if the folder has no grid, or a file of it is damaged.
+
+    Example:
+      >>> import tempfile
+      >>> from fedpeft_jax.grids.ledger import Ledger
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...   cells = {"seed=0": Entry({"seed": 0}, {"rounds": 30})}
+      ...   Ledger(pathlib.Path(folder), {}, cells).write()
+      ...   load_grid(folder).select("cell", "status", "rounds").rows()
+      [('seed=0', 'waiting', 30)]
     """
     path = pathlib.Path(folder)
     ledger = read_ledger(path)
