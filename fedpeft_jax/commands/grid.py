@@ -21,6 +21,7 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import cli
 from fedpeft_jax.experiment.stopping import stop_on_signals
 from fedpeft_jax.grids import command
+from fedpeft_jax.grids.addresses import parse_range
 from fedpeft_jax.grids.plan import EXECUTORS, Plan, make_plan, plan_lines
 from fedpeft_jax.grids.printing import print_table
 
@@ -36,7 +37,9 @@ REFERENCES = (
 def define_flags() -> None:
     """Defines the flags of the command."""
     cli.define_flags(leave_out=("seed",))
-    flags.DEFINE_list("seeds", None, "seeds of every row, by default 0,1,2")
+    flags.DEFINE_list(
+        "seeds", None, "seeds of every row, by default 0,1,2; 0:5 is 0 to 4"
+    )
     flags.DEFINE_multi_string(
         "sweep",
         None,
@@ -74,6 +77,8 @@ def read_seeds(words: list[str] | None) -> list[int] | None:
     """
     if words is None:
         return None
+    if len(words) == 1 and (found := parse_range("seed", words[0])) is not None:
+        return found
     try:
         seeds = [int(word) for word in words]
     except ValueError:

@@ -85,6 +85,12 @@ class _Worker:
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
 
+    def stop(self) -> None:
+        """Lets the process save its state and end."""
+        # Before its first round a cell has nothing to save, and would only answer
+        # after it has compiled its program.
+        self.process.send_signal(signal.SIGTERM if self.started else signal.SIGKILL)
+
     def end(self) -> None:
         """Ends the process, which runs nothing that is needed."""
         assert self.process.stdin is not None
@@ -127,7 +133,7 @@ def processes(cells: Sequence[Cell], context: Context) -> None:
         while waiting or any(worker.cell for worker in workers):
             if stopping is None and (stopping := context.stop()) is not None:
                 for worker in workers:
-                    worker.process.send_signal(signal.SIGTERM)
+                    worker.stop()
             if stopping is not None and not any(worker.cell for worker in workers):
                 break
             if stopping is None:
