@@ -31,7 +31,7 @@ class Cell(NamedTuple):
     @property
     def row(self) -> str:
         """The changes without the seed, as text."""
-        return row_text(self.changes)
+        return row_text(self.changes) or "the common settings"
 
 
 def row_text(changes: Mapping[str, Any]) -> str:
