@@ -120,6 +120,7 @@ from fedpeft_jax.federated import (
     published_negatives,
     with_server_optimizer,
 )
+from fedpeft_jax.grids import load_grid
 from fedpeft_jax.serving import FoldedIn, TrainedModel, load, train
 
 __version__ = "0.1.0"
@@ -216,6 +217,7 @@ __all__ = [
     "leave_one_out",
     "load",
     "load_dataset",
+    "load_grid",
     "load_variables",
     "make_algorithm",
     "make_clients",

@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "privacy": {"core", "privacy"},
 }
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
-MAY_IMPORT["reports"] = {"core", "evaluation", "experiment", "reports"}
 MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"}
+MAY_IMPORT["grids"] = {*MAY_IMPORT, "grids"} - {"serving"}
+MAY_IMPORT["reports"] = {"core", "evaluation", "experiment", "reports"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, "commands"}
 
 # In a folder of plugins a file may import these, and the registry alone its siblings.

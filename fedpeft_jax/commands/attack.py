@@ -22,12 +22,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft_jax.commands.grid import lock, read_row
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import ConsoleReporter, RunConfig, cli, prepare
 from fedpeft_jax.experiment.attack_study import ATTACKS, Plan, check_plan, study
 from fedpeft_jax.experiment.kept_pretraining import keep
 from fedpeft_jax.experiment.reporting import Reporter
+from fedpeft_jax.grids.addresses import apply
+from fedpeft_jax.grids.axes import read_row
+from fedpeft_jax.grids.command import lock
 
 KNOWLEDGE = (
     "The attacker is the server. It follows the protocol, and sees the released sums "
@@ -159,7 +161,7 @@ def main(argv: list[str]) -> int:
         out = pathlib.Path(settings.pop("out") or "runs/attack")
         plan = plan_from_flags()
         texts = flags.FLAGS.vary or [""]
-        configs = [cli.configure_row(read_row(text, settings)) for text in texts]
+        configs = [cli.configure_row(apply(settings, read_row(text))) for text in texts]
         for config in configs:  # a bad row raises here
             check_plan(plan, config)
         held = lock(out)

@@ -21,12 +21,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft_jax.commands.grid import read_row
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import ConsoleReporter, Prepared, RunConfig, cli, prepare
 from fedpeft_jax.experiment.costs import Costs, measure_costs
 from fedpeft_jax.experiment.kept_pretraining import keep
 from fedpeft_jax.experiment.reporting import Reporter, format_bytes
+from fedpeft_jax.grids.addresses import apply
+from fedpeft_jax.grids.axes import read_row
 
 ITEM_EMBEDDINGS = {
     "Full": "full=trained embedding=none",
@@ -135,7 +136,7 @@ def main(argv: list[str]) -> int:
         if given:
             texts = {str(number): text for number, text in enumerate(given)}
         configs = {  # a bad row raises here
-            name: cli.configure_row(read_row(text, settings))
+            name: cli.configure_row(apply(settings, read_row(text)))
             for name, text in texts.items()
         }
         rows: dict[str, Costs] = {}

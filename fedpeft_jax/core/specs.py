@@ -200,6 +200,24 @@ def resolve(
     return functools.partial(factory, **given)
 
 
+def split_chain(text: str) -> list[str]:
+    """Returns the specs of a text, which commas separate, in their order.
+
+    Args:
+      text: one or more specs; what cannot be read is returned as one.
+
+    Example:
+      >>> split_chain("clip_by_norm(max_norm=1.0), bfloat16")
+      ['clip_by_norm(max_norm=1.0)', 'bfloat16']
+    """
+    try:
+        node = _parsed(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [text]
+    parts = node.elts if isinstance(node, ast.Tuple) else []
+    return [ast.unparse(part) for part in parts] or [text]
+
+
 def resolve_chain(
     text: str, registry: Mapping[str, Callable[..., Any]], kind: str
 ) -> list[Callable[..., Any]]:
@@ -218,12 +236,7 @@ def resolve_chain(
       >>> [make() for make in resolve_chain("double, double(value=4)", registry, "toy")]
       [2, 8]
     """
-    try:
-        node = _parsed(text)
-        parts = node.elts if isinstance(node, ast.Tuple) else []
-        texts = [ast.unparse(part) for part in parts] or [text]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        texts = [text]
+    texts = split_chain(text)
     if len(texts) > _MOST_STAGES:
         raise InputError(f"{kind} has {len(texts)} specs: use at most {_MOST_STAGES}")
     return [resolve(part, registry, kind) for part in texts]

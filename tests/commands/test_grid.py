@@ -8,10 +8,16 @@ import pytest
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import FIELDS, cli, configure
 from fedpeft_jax.experiment.folder_lock import FolderLock
+from fedpeft_jax.grids.addresses import apply
+from fedpeft_jax.grids.axes import read_row
 from tests.helpers import ROOT
 from tests.small_runs import SETTINGS, load_command, run_cli, small_runs
 
 ROWS = ("full=trained embedding=none warm_up_rounds=0", "embedding=lora(rank=2)")
+TRAINED, LORA = (
+    "full=trained,embedding=none,warm_up_rounds=0,seed={}",
+    "embedding=lora(rank=2),seed={}",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,7 +28,8 @@ def _small():
 
 def grid(out, *arguments, rows=ROWS):
     vary = [f"--vary={row}" for row in rows]
-    return run_cli("--seeds=0,1", *vary, *arguments, script="grid", out=out)
+    given = ("--seeds=0,1", "--executor=one", *vary, *arguments)
+    return run_cli(*given, script="grid", out=out)
 
 
 def summaries(out):
@@ -35,11 +42,11 @@ def summaries(out):
 def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
     assert grid(tmp_path) == 0
     done, first = summaries(tmp_path), capsys.readouterr().out
-    assert set(done) == {"row0-seed0", "row0-seed1", "row1-seed0", "row1-seed1"}
-    assert done["row1-seed1"]["config"]["embedding"] == "lora(rank=2)"
-    assert done["row1-seed1"]["config"]["seed"] == 1
+    assert set(done) == {name.format(s) for name in (TRAINED, LORA) for s in (0, 1)}
+    assert done[LORA.format(1)]["config"]["embedding"] == "lora(rank=2)"
+    assert done[LORA.format(1)]["config"]["seed"] == 1
     values = [
-        done[f"row1-seed{s}"]["metrics"]["test"]["sampled"]["hit_rate@10"]
+        done[LORA.format(s)]["metrics"]["test"]["sampled"]["hit_rate@10"]
         for s in (0, 1)
     ]
     (line,) = [x for x in first.splitlines() if re.match(r"1\s+0", x)]
@@ -48,17 +55,17 @@ def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
     assert "most popular" in first
 
     # A run that lacks its end continues from its checkpoint; a finished one is read.
-    (tmp_path / "row1-seed1" / "summary.json").unlink()
+    (tmp_path / LORA.format(1) / "summary.json").unlink()
     capsys.readouterr()
-    marked = tmp_path / "row0-seed0" / "summary.json"
+    marked = tmp_path / TRAINED.format(0) / "summary.json"
     marked.write_text(marked.read_text().replace('"format": 1', '"format": 1, "x": 1'))
     assert grid(tmp_path) == 0
     again = summaries(tmp_path)
-    assert again["row0-seed0"]["x"] == 1
-    assert again["row1-seed1"]["metrics"] == done["row1-seed1"]["metrics"]
-    notes = capsys.readouterr().err
-    assert "row1-seed1 holds this run: it continues after round 6" in notes
-    assert "row0-seed0 holds this run, and it has finished" in notes
+    assert again[TRAINED.format(0)]["x"] == 1
+    assert again[LORA.format(1)]["metrics"] == done[LORA.format(1)]["metrics"]
+    shown = capsys.readouterr()
+    assert "4 cells, 3 have a result, 1 continue, 0 are new" in shown.out
+    assert f"finished: {LORA.format(1)}" in shown.err
 
     # Validation items, for tuning.
     assert grid(tmp_path, "--target=valid") == 0
@@ -72,7 +79,7 @@ def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
 
     # Other settings never take the place of a run.
     assert grid(tmp_path, "--local_epochs=3") == 2
-    assert "row0-seed0 holds a run with other settings" in capsys.readouterr().err
+    assert f"{tmp_path} holds a grid with other settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,16 +98,24 @@ def test_rows_that_are_refused(tmp_path, capsys, row, says):
     assert not (tmp_path / "out").exists()
 
 
-def test_seeds_that_are_refused(tmp_path, capsys):
-    assert grid(tmp_path / "out", "--seeds=0,one") == 2
-    assert "--seeds=0,one" in capsys.readouterr().err
+def test_seeds_are_a_list_or_a_range():
+    module = load_command("grid")
+    assert module.read_seeds(["3", "1"]) == [3, 1]
+    assert module.read_seeds(["0:3"]) == [0, 1, 2] and module.read_seeds(None) is None
+
+
+@pytest.mark.parametrize("seeds", ["0,one", "0,0", "", "0,-1", "3:3"])
+def test_seeds_that_are_refused(tmp_path, capsys, seeds):
+    assert grid(tmp_path / "out", f"--seeds={seeds}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert any(x in line for x in (f"--seeds={seeds}: write", "--seed=-1", "seed=3:3"))
 
 
 def test_the_file_of_embeddings_is_for_rows_that_read_it():
     module = load_command("grid")
     settings = dict.fromkeys(FIELDS) | SETTINGS | {"text_embeddings": "x.npz"}
     settings.update(warm_up_rounds=None, rounds=30)
-    rows = [module.read_row(row, settings) for row in module.REFERENCES]
+    rows = [apply(settings, read_row(row)) for row in module.REFERENCES]
     read = [cli.configure_row(row).text.text_embeddings for row in rows]
     assert read == ["x.npz", "x.npz", None, "x.npz", "x.npz"]
     with pytest.raises(InputError):
@@ -112,14 +127,13 @@ GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.flags"))
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_rows_of_the_grids_are_settings(path):
-    module = load_command("grid")
     settings = {name: field.default for name, field in FIELDS.items()}
     lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]
     rows = [x.removeprefix("--vary=") for x in lines if x.startswith("--vary=")]
     assert len(rows) > 2
     for flag in set(lines) - {f"--vary={row}" for row in rows}:
-        settings = module.read_row(flag.removeprefix("--"), settings)
+        settings = apply(settings, read_row(flag.removeprefix("--")))
     for row in rows:
-        given = module.read_row(row, settings)
+        given = apply(settings, read_row(row))
         configure(**given)
         assert given != settings or row in ("split=time", "embedding=lora(rank=4)")

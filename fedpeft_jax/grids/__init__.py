@@ -1,0 +1,5 @@
+"""Grids: cells that differ in some settings, run together, and one table of them."""
+
+from fedpeft_jax.grids.table import load_grid
+
+__all__ = ["load_grid"]

@@ -1,0 +1,179 @@
+"""Executors: functions that run the cells of a grid, each in its own folder.
+
+An executor tells the context's watcher how every cell ends, and raises StoppedError if
+a signal asks it to stop. The one here runs one cell after the other in this process;
+`processes.py` has another, and `plan.py` chooses between them.
+"""
+
+import contextlib
+import os
+import pathlib
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+
+from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
+from fedpeft_jax.experiment import Reporter, RunConfig, RunFolder, run
+from fedpeft_jax.experiment.stopping import Stop
+from fedpeft_jax.grids.cells import Cell
+from fedpeft_jax.grids.ledger import Status
+from fedpeft_jax.grids.pretraining import (
+    give_pretraining,
+    pretraining_group,
+    take_pretraining,
+)
+
+
+class Outcome(NamedTuple):
+    """How a cell ended.
+
+    Attributes:
+      status: `'finished'`, `'diverged'` or `'failed'`.
+      error: one line; None if it has finished.
+    """
+
+    status: Status
+    error: str | None = None
+
+
+class Watcher(Protocol):
+    """Receives what happens in a grid (abstract)."""
+
+    def note(self, text: str) -> None:
+        """Receives a note, one line of text."""
+
+    def begin(self, cell: Cell) -> None:
+        """Receives a cell that starts or continues."""
+
+    def rounds(self, cell: Cell, done: int, ndcg: float | None) -> None:
+        """Receives a cell's rounds so far, and its latest validation NDCG@10."""
+
+    def end(self, cell: Cell, outcome: Outcome) -> None:
+        """Receives how a cell ended."""
+
+
+class Context(NamedTuple):
+    """What an executor needs besides the cells.
+
+    Attributes:
+      folder: the folder of the grid; the folder of a cell is the one of its name in it.
+      watcher: receives what happens.
+      stop: returns the signal that asks the grid to stop, if there is one.
+      workers: the most processes.
+    """
+
+    folder: pathlib.Path
+    watcher: Watcher
+    stop: Stop
+    workers: int = 1
+
+    def shared(self, config: RunConfig) -> pathlib.Path | None:
+        """Returns the folder of a cell's pretraining, None if it reads no text."""
+        group = pretraining_group(config)
+        return None if group is None else self.folder / SHARED / group
+
+
+Executor = Callable[[Sequence[Cell], Context], None]
+"""Runs cells, and tells the context's watcher how each of them ends."""
+
+Rounds = Callable[[int, float | None], None]
+"""Receives the rounds of a cell so far, and its latest validation NDCG@10."""
+
+SHARED = ".shared"
+"""The folder, in that of the grid, of what several cells read."""
+
+
+class CellReporter(Reporter):
+    """Passes the progress of a cell's rounds on, and ignores everything else."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+
+    def note(self, text: str) -> None:
+        """Ignores it."""
+
+    def progress(self, task: str, done: int, total: int, **values: float) -> None:
+        """Passes the rounds on."""
+        if task == "rounds":
+            self._rounds(done, values.get("valid NDCG@10"))
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def one_after_the_other(cells: Sequence[Cell], context: Context) -> None:
+    """Runs the cells in this process.
+
+    Args:
+      cells: the cells.
+      context: the folder, the watcher and the signal to stop.
+
+    Raises:
+      StoppedError: if a signal asked the grid to stop; its state is saved.
+    """
+    watcher = context.watcher
+    for cell in cells:
+
+        def rounds(done: int, ndcg: float | None, cell: Cell = cell) -> None:
+            watcher.rounds(cell, done, ndcg)
+
+        watcher.begin(cell)
+        path = context.folder / cell.name
+        shared = context.shared(cell.config)
+        watcher.end(cell, run_cell(cell.config, path, rounds, context.stop, shared))
+
+
+def run_cell(
+    config: RunConfig,
+    path: pathlib.Path,
+    rounds: Rounds,
+    stop: Stop,
+    shared: pathlib.Path | None = None,
+) -> Outcome:
+    """Runs one cell, and returns how it ended, whatever error it has.
+
+    Args:
+      config: its configuration.
+      path: its folder.
+      rounds: receives its progress.
+      stop: returns the signal that asks it to stop, if there is one.
+      shared: the folder of a pretraining that several cells read; it is written if it
+        does not exist.
+
+    Raises:
+      StoppedError: if a signal asked the run to stop; its state is saved.
+    """
+    try:
+        with contextlib.closing(RunFolder(path, config.name, config.run.resume)) as own:
+
+            def after_rounds(done: int, ndcg: float | None) -> None:
+                if shared is not None:
+                    give_pretraining(own, shared)
+                rounds(done, ndcg)
+
+            if shared is not None:
+                take_pretraining(own, config, shared)
+            run(config, folder=own, reporter=CellReporter(after_rounds), stop=stop)
+        return Outcome("finished")
+    except StoppedError:
+        raise
+    except DivergedError as error:
+        return Outcome("diverged", _line(error, path))
+    except InputError as error:
+        return Outcome("failed", _line(error, path))
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        line = str(error).partition("\n")[0] or "memory ran out"
+        return Outcome("failed", line)
+    except Exception as error:
+        # A mistake in the program ends this cell alone, and its place is kept.
+        with contextlib.suppress(OSError):
+            (path / "error.txt").write_text(traceback.format_exc())
+        line = f"{type(error).__name__}: {_line(error, path)[:500]}"
+        return Outcome("failed", f"{line}; see {path.name}/error.txt")
+
+
+def _line(error: Exception, path: pathlib.Path) -> str:
+    """Returns a message in one line, with paths that begin in the grid's folder."""
+    return " ".join(str(error).split()).replace(f"{path.parent}{os.sep}", "")
