@@ -13,6 +13,7 @@ from fedpeft_jax.core.errors import DivergedError, InputError
 from fedpeft_jax.experiment.attack_ledger import choose_victims, open_ledger
 from fedpeft_jax.experiment.attack_results import summarise
 from fedpeft_jax.experiment.attack_tools import ATTACKS, Tools, make_tools
+from fedpeft_jax.experiment.clients import make_clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared
@@ -23,7 +24,6 @@ from fedpeft_jax.experiment.training import (
     Program,
     advance,
     compile_rounds,
-    make_clients,
     make_program,
 )
 

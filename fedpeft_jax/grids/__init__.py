@@ -1,0 +1,1 @@
+"""Grids: many runs that differ in some of their settings."""
