@@ -115,7 +115,7 @@ def with_rates(
     Args:
       config: the configuration of the algorithm.
       algorithm: everything that decides what happens in a round.
-      rates: float32[] each, traced or not; what is not in it is as in the configuration.
+      rates: float32[] each, traced or not; all others are those of the configuration.
     """
     if not rates:
         return algorithm
