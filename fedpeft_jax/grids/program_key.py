@@ -77,7 +77,7 @@ def rates_of(config: RunConfig) -> dict[Rate, float]:
 
     Example:
       >>> from fedpeft_jax import configure
-      >>> rates_of(configure())["server_optimizer", "learning_rate"]
+      >>> rates_of(configure(merge_every=0))["server_optimizer", "learning_rate"]
       5.0
     """
     found = {}
