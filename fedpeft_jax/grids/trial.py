@@ -29,8 +29,11 @@ from fedpeft_jax.grids.timing import (
     time_cells,
 )
 
-ROUNDS = 20
-"""Rounds of a trial."""
+ROUNDS = 10
+"""Rounds of a trial, which runs them twice in every way."""
+
+AT_ONCE = 8
+"""The most cells of a trial, and of one program, unless more are asked for."""
 
 
 class Choice(NamedTuple):
@@ -50,7 +53,7 @@ class Choice(NamedTuple):
 def choose(
     configs: Sequence[RunConfig],
     *,
-    at_once: int | None = None,
+    at_once: int = AT_ONCE,
     rounds: int = ROUNDS,
     processes: bool = True,
     dataset: Dataset | None = None,
@@ -60,7 +63,7 @@ def choose(
 
     Args:
       configs: the cells, which must have the same `program_key`.
-      at_once: the most cells in one process; None for all.
+      at_once: the most cells in one process at the same time; the others follow.
       rounds: rounds of the trial; at most 25, and at most `eval_every`.
       processes: whether single-threaded processes are possible. They are not offered
         on an accelerator, which one process holds, nor for a data set in memory.
@@ -72,7 +75,7 @@ def choose(
     """
     if len({program_key(config) for config in configs}) != 1:
         raise InputError("a trial needs cells of one program: group them by its key")
-    size = min(len(configs), at_once or len(configs))
+    size = min(len(configs), at_once)
     waves = math.ceil(len(configs) / size)
     some = [quick(config) for config in configs[:size]]
     cells = make_cells(some, rounds, dataset, once)
