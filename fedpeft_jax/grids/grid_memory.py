@@ -26,8 +26,9 @@ _MIB = 2**20
 # pretraining and its programs, for the rounds of a phase, and for the evaluation.
 _INTERACTION = 90
 _PRETRAINING, _ROUNDS, _EVALUATION = 150 * _MIB, 70 * _MIB, 60 * _MIB
-# What each further cell of a process added beside its arrays: its own small programs.
-_CELL = 10 * _MIB
+# What each further cell added beside its arrays: tables, and programs of its own, such
+# as those of its pretraining.
+_CELL = 90 * _MIB
 
 _SHARED = ("the training items", "the candidates", "of a block in evaluation")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -57,8 +58,7 @@ def predict_peak(config: RunConfig, split: Split, cells_in_process: int = 1) -> 
         else:
             own += part.size
     # The state before the rounds, the stacked one, and the one after.
-    each = 3 * own + (_CELL if cells_in_process > 1 else 0)
-    return shared + cells_in_process * each
+    return shared + cells_in_process * (3 * own + _CELL) - _CELL
 
 
 def most_cells(config: RunConfig, split: Split, bound: int, cells: int) -> int:
