@@ -77,7 +77,12 @@ SEEDS_AND_RATES = (
 
 
 @pytest.mark.parametrize(
-    ("how", "exact"), [("threads", True), ("map", True), ("vmap", False)]
+    ("how", "exact"),
+    [
+        ("threads", True),
+        pytest.param("map", True, marks=pytest.mark.slow),
+        ("vmap", False),
+    ],
 )
 def test_seeds_and_rates(how, exact):
     check_as_alone(cells_of(PLAIN, *SEEDS_AND_RATES), how, exact)
