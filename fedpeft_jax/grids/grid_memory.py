@@ -3,7 +3,7 @@
 A process needs the libraries, the data, what compiling leaves behind, and the arrays of
 its cells. The first is measured in a fresh process. The arrays follow from shapes
 (`experiment/memory.py`). What loading and compiling need was measured on MovieLens-1M
-on a CPU, and differs little between programs.
+on a CPU; with much smaller data it is less, and the prediction is too high.
 """
 
 import functools
