@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "privacy": {"core", "privacy"},
 }
 MAY_IMPORT["experiment"] = {*MAY_IMPORT, "experiment"}
+MAY_IMPORT["grids"] = {*MAY_IMPORT, "grids"}
 MAY_IMPORT["serving"] = {*MAY_IMPORT, "serving"}
 MAY_IMPORT["grids"] = {*MAY_IMPORT, "grids"} - {"serving"}
 MAY_IMPORT["reports"] = {"core", "evaluation", "experiment", "reports"}

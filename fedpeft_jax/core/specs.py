@@ -11,11 +11,11 @@ import inspect
 import math
 import types
 import typing
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError, brief
+from fedpeft_jax.core.warning_filters import ignored_warnings
 
 # A spec cannot set these: the library passes them, or every Flax module has them.
 _RESERVED = frozenset(
@@ -99,8 +99,7 @@ def _parsed(text: str) -> ast.expr:
     """Returns the syntax tree of an expression; every failure is a plain exception."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python warns of what looks like a mistake
+    with ignored_warnings(Warning):  # Python warns of what looks like a mistake
         return ast.parse(text.strip(), mode="eval").body
 
 

@@ -2,6 +2,7 @@
 
 from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.checkpoint import load_variables
+from fedpeft_jax.experiment.clients import Clients, make_clients
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
 from fedpeft_jax.experiment.driver import RunResult, run
 from fedpeft_jax.experiment.phases import (
@@ -23,12 +24,10 @@ from fedpeft_jax.experiment.reporting import (
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.training import (
-    Clients,
     Program,
     advance,
     compile_rounds,
     evaluate,
-    make_clients,
     make_program,
 )
 

@@ -20,6 +20,7 @@ from fedpeft_jax.experiment.attack_ledger import (
 )
 from fedpeft_jax.experiment.attack_results import summarise
 from fedpeft_jax.experiment.attack_tools import ATTACKS, Tools, make_tools
+from fedpeft_jax.experiment.clients import make_clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared
@@ -30,7 +31,6 @@ from fedpeft_jax.experiment.training import (
     Program,
     advance,
     compile_rounds,
-    make_clients,
     make_program,
 )
 

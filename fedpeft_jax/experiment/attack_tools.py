@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedpeft_jax.core.typing import PyTree
+from fedpeft_jax.experiment.clients import Clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.observation import (
     Observe,
@@ -22,7 +23,6 @@ from fedpeft_jax.experiment.server_view import (
 )
 from fedpeft_jax.experiment.shadow_clients import Shadow, make_shadow
 from fedpeft_jax.experiment.state import RunState
-from fedpeft_jax.experiment.training import Clients
 from fedpeft_jax.privacy.attacks import score_moves, score_table, whitened
 
 ATTACKS = ("moves", "sparse", "shadow")

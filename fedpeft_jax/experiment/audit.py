@@ -26,6 +26,7 @@ from fedpeft_jax.experiment.canary_clients import (
     score_canaries,
     with_canaries,
 )
+from fedpeft_jax.experiment.clients import make_clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared, prepare
@@ -34,7 +35,6 @@ from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.experiment.training import (
     advance,
     compile_rounds,
-    make_clients,
     make_program,
 )
 from fedpeft_jax.privacy.audit import (

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
+from fedpeft_jax.experiment.clients import make_clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.dataset_name import name_dataset
 from fedpeft_jax.experiment.finish import finish
 from fedpeft_jax.experiment.id_tables import frames_of, id_tables
 from fedpeft_jax.experiment.identity import fingerprint
 from fedpeft_jax.experiment.kept_pretraining import keep
+from fedpeft_jax.experiment.once import Once, make_anew
 from fedpeft_jax.experiment.phase_rounds import Validate, train_phase
 from fedpeft_jax.experiment.phases import (
     Phase,
@@ -41,9 +43,11 @@ from fedpeft_jax.experiment.training import (
     Program,
     compile_rounds,
     evaluate,
-    make_clients,
     make_program,
 )
+
+Compile = Callable[[Program, RunState], Program]
+"""Returns a program with its rounds compiled, as `training.compile_rounds` does."""
 
 
 class RunResult(NamedTuple):
@@ -70,6 +74,8 @@ def run(
     phases: Callable[[RunConfig, Prepared], list[Phase]] = make_phases,
     validate: Validate = evaluate,
     stop: Stop = never_stop,
+    once: Once = make_anew,
+    compile_: Compile = compile_rounds,
 ) -> RunResult:
     """Prepares, trains and evaluates one experiment.
 
@@ -86,6 +92,8 @@ def run(
       phases: a function that returns the phases of the run.
       validate: a function that measures the model between rounds.
       stop: returns the signal that asks the run to stop, if there is one.
+      once: makes what several runs of this process have in common.
+      compile_: compiles the rounds of a phase.
 
     Returns:
       The summary, the variables of the model and the last state.
@@ -113,7 +121,7 @@ def run(
             if done is not None:
                 return RunResult(*done, None)
         kept = None if folder is None else folder.pretrained
-        prepared = prepare(config, recorder.reporter, dataset, kept)
+        prepared = prepare(config, recorder.reporter, dataset, kept, once)
         recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
         for note in privacy_notes(config, prepared.split.num_clients):
             recorder.reporter.note(note)
@@ -122,7 +130,7 @@ def run(
         with recorder.time("pretrain_s"):
             planned = phases(config, prepared)
         check_phases(planned, config.run.rounds)
-        return _run(config, prepared, planned, validate, recorder)
+        return _run(config, prepared, planned, validate, recorder, once, compile_)
     finally:
         recorder.close()
         if own is not None:
@@ -135,6 +143,8 @@ def _run(
     planned: list[Phase],
     validate: Validate,
     recorder: Recorder,
+    once: Once,
+    compile_: Compile,
 ) -> RunResult:
     """Trains from the beginning or from a checkpoint, and evaluates."""
     recorder.fingerprint = fingerprint(config, prepared)
@@ -146,8 +156,11 @@ def _run(
     if folder is not None and prepared.learned is not None:
         keep(folder.pretrained, prepared.learned, recorder.reporter.note)
     sampler = planned[0].algorithm.training.sampler
-    clients = make_clients(config, prepared.split, sampler)
-    evaluator = Evaluator(prepared.split, prepared.candidates)
+    clients = make_clients(config, prepared.split, sampler, once)
+    split, candidates = prepared.split, prepared.candidates
+    evaluator = once(
+        ("evaluator", id(split), id(candidates)), lambda: Evaluator(split, candidates)
+    )
     programs: dict[tuple[int, int], Program] = {}
     compiled: set[tuple[int, int]] = set()
     traffic: list[PhaseTraffic] = []
@@ -176,7 +189,7 @@ def _run(
             programs[key] = make_program(phase.model, phase.algorithm, clients)
         if state.round < phase.stop and key not in compiled:
             with recorder.time("compile_s"):
-                programs[key] = compile_rounds(programs[key], state)
+                programs[key] = compile_(programs[key], state)
             compiled.add(key)
         state, stopped = train_phase(
             config, phase, programs[key], state, traffic, evaluator, validate,

@@ -12,6 +12,7 @@ from fedpeft_jax.data import Dataset
 from fedpeft_jax.experiment.build import embedding_uses_text
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.kept_pretraining import Learned, inputs_of, recall
+from fedpeft_jax.experiment.once import Once, make_anew
 from fedpeft_jax.experiment.plugins import factory_of
 from fedpeft_jax.experiment.reporting import Reporter
 from fedpeft_jax.features import TextFeatures, encode_texts, load_text_embeddings
@@ -23,6 +24,7 @@ def learn_from_text(
     key: Key,
     reporter: Reporter,
     kept: pathlib.Path | None,
+    once: Once = make_anew,
 ) -> tuple[np.ndarray, Learned, dict[str, Any]]:
     """Encodes the text of all items and pretrains latents from it.
 
@@ -32,6 +34,7 @@ def learn_from_text(
       key: the key of the pretraining.
       reporter: receives notes and progress.
       kept: the folder in which the run may have kept its pretraining.
+      once: makes what several runs have in common.
 
     Returns:
       The encodings float32[I, F], the latents with what they were computed from, and
@@ -40,7 +43,10 @@ def learn_from_text(
     Raises:
       InputError: if there is no text, or it cannot be used.
     """
-    text = _encode(config, dataset, reporter)
+    text = once(
+        ("item text", id(dataset), config.text, config.data.data_seed),
+        lambda: _encode(config, dataset, reporter),
+    )
     reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
     if missing := int(text.missing.sum()):
         reporter.note(f"  {missing} items without text start at the mean of the others")
@@ -48,12 +54,16 @@ def learn_from_text(
     inputs = inputs_of(spec, features, key, text.encodings)
     pretrained = recall(kept, inputs, reporter.note)
     if pretrained is None:
-        pretrained = factory_of("pretraining", spec)()(
-            key,
-            text.encodings,
-            latent=features,
-            progress=lambda done, total, loss: reporter.progress(
-                "pretraining", done, total, loss=loss
+        pretrain = factory_of("pretraining", spec)()
+        pretrained = once(
+            ("pretraining", inputs),
+            lambda: pretrain(
+                key,
+                text.encodings,
+                latent=features,
+                progress=lambda done, total, loss: reporter.progress(
+                    "pretraining", done, total, loss=loss
+                ),
             ),
         )
     spread = pretrained.latent_spread

@@ -16,8 +16,8 @@ import numpy as np
 from fedpeft_jax.core.errors import DivergedError
 from fedpeft_jax.core.roles import ROWS, SHARED
 from fedpeft_jax.core.typing import PyTree
+from fedpeft_jax.experiment.clients import Clients
 from fedpeft_jax.experiment.state import RunState
-from fedpeft_jax.experiment.training import Clients
 from fedpeft_jax.federated import (
     Algorithm,
     Faults,

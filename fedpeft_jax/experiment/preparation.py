@@ -26,6 +26,7 @@ from fedpeft_jax.experiment.item_text import learn_from_text
 from fedpeft_jax.experiment.kept_pretraining import Learned
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import check_memory
+from fedpeft_jax.experiment.once import Once, make_anew
 from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.features import (
     normalize_latents,
@@ -64,6 +65,7 @@ def prepare(
     reporter: Reporter | None = None,
     dataset: Dataset | None = None,
     kept: pathlib.Path | None = None,
+    once: Once = make_anew,
 ) -> Prepared:
     """Loads and splits the data set, and pretrains item embeddings from text.
 
@@ -72,6 +74,7 @@ def prepare(
       reporter: receives notes and progress; None for no output.
       dataset: a data set that replaces the one that the configuration names.
       kept: the folder in which the run may have kept its pretraining.
+      once: makes what several runs have in common.
 
     Returns:
       The input of the federated phases.
@@ -81,9 +84,15 @@ def prepare(
     """
     reporter = reporter or SilentReporter()
     start = time.perf_counter()
-    if dataset is None:
-        dataset = load(config.data, reporter.note, reporter.progress)
-    dataset, split = make_split(dataset, config.data)
+    given = dataset
+
+    def make() -> tuple[Dataset, Split]:
+        loaded = given
+        if loaded is None:
+            loaded = load(config.data, reporter.note, reporter.progress)
+        return make_split(loaded, config.data)
+
+    dataset, split = once(("split", id(given), config.data), make)
     patience = config.evaluation.early_stopping_rounds
     if patience and not len(split.held_out("valid").values):
         raise InputError(
@@ -102,11 +111,14 @@ def prepare(
     for note in dataset.notes:
         reporter.note(f"  {note}")
     _check_negatives(config, dataset, split)
-    candidates = _candidates(config, dataset, split, reporter)
+    candidates = once(
+        ("candidates", id(split), config.evaluation, config.training.negative_slots),
+        lambda: _candidates(config, dataset, split, reporter),
+    )
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
     item_features, pretraining, learned = _item_features(
-        config, dataset, split, key, reporter, kept
+        config, dataset, split, key, reporter, kept, once
     )
     seconds = time.perf_counter() - start
     return Prepared(
@@ -205,12 +217,13 @@ def _item_features(
     key: Key,
     reporter: Reporter,
     kept: pathlib.Path | None,
+    once: Once,
 ) -> tuple[ItemFeatures, dict[str, Any], Learned | None]:
     latents, encodings, learned = None, None, None
     figures: dict[str, Any] = {}
     if config.uses_text:
         encodings, learned, figures = learn_from_text(
-            config, dataset, key, reporter, kept
+            config, dataset, key, reporter, kept, once
         )
         latents = normalize_latents(
             learned.pretrained.latents, config.model.latent_scale

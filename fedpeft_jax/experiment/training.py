@@ -8,55 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpeft_jax.backbones import Backbone
-from fedpeft_jax.core.sampling import CohortSampling
 from fedpeft_jax.core.typing import Variables
-from fedpeft_jax.data import Split
 from fedpeft_jax.evaluation import Evaluator, ScoreFn, model_scores
-from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.clients import Clients, plan_rounds
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import check_program
-from fedpeft_jax.experiment.privacy_plan import client_chunk
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.traffic import touched_rows
 from fedpeft_jax.federated import (
     DROPPED,
     VANISHED,
     Algorithm,
-    ClientStore,
     Cohorts,
     RoundReport,
-    Sampler,
-    Tiles,
     make_run_rounds,
-    make_tiles,
-    plan_cohorts,
 )
 from fedpeft_jax.federated.faults import who_answers
-
-# Rounds per dispatch: enough to hide its cost, few enough to show progress often.
-_CHUNK = 25
-
-
-class Clients(NamedTuple):
-    """All clients of a run, and how their cohorts are drawn.
-
-    Attributes:
-      store: what the clients hold.
-      counts: int64[U], each client's number of training items.
-      sampling: how cohorts are drawn.
-      places: C, the size of the largest cohort of the run.
-      tiles: the shapes in which cohorts train.
-      seed: seed of the run, from which cohorts are drawn.
-      chunk: the most rounds per call of `advance`.
-    """
-
-    store: ClientStore
-    counts: np.ndarray
-    sampling: CohortSampling
-    places: int
-    tiles: Tiles
-    seed: int
-    chunk: int
 
 
 class Program(NamedTuple):
@@ -73,38 +40,6 @@ class Program(NamedTuple):
     score: ScoreFn
     clients: Clients
     algorithm: Algorithm
-
-
-def make_clients(config: RunConfig, split: Split, sampler: Sampler) -> Clients:
-    """Puts the clients' data on the device, and chooses the shapes of a round.
-
-    Args:
-      config: the configuration.
-      split: the clients' training and held-out items.
-      sampler: the sampler of the run's phases, which decides what a client stores.
-    """
-    counts = np.asarray(split.counts)
-    sampling = config.sampling(split.num_clients)
-    # A plan is as long as a dispatch, and may go beyond the last round.
-    places = sampling.most(config.run.seed, config.run.rounds + _CHUNK)
-    tiles = make_tiles(
-        counts,
-        max(places, 1),
-        max_buckets=config.run.max_buckets,
-        tile_rows=config.run.tile_rows,
-        client_chunk=client_chunk(config, split.num_items),
-    )
-    chunk = min(config.evaluation.eval_every, _CHUNK)
-    store = sampler.make_store(split)
-    return Clients(
-        store=store,
-        counts=counts,
-        sampling=sampling,
-        places=places,
-        tiles=tiles,
-        seed=config.run.seed,
-        chunk=chunk,
-    )
 
 
 def make_program(model: Backbone, algorithm: Algorithm, clients: Clients) -> Program:
@@ -131,7 +66,7 @@ def compile_rounds(program: Program, state: RunState) -> Program:
     """
     plan = plan_rounds(program.clients, state.round)
     jitted = cast("jax.stages.Wrapped", program.run_rounds)
-    compiled = jitted.lower(*_arguments(program, state, plan, 0)).compile()
+    compiled = jitted.lower(*round_arguments(program, state, plan, 0)).compile()
     check_program(compiled, host=host_memory(), device=device_memory())
     return program._replace(run_rounds=compiled)
 
@@ -152,7 +87,9 @@ def advance(
       False.
     """
     first, plan = state.round, plan_rounds(program.clients, state.round)
-    rounds_state, report = program.run_rounds(*_arguments(program, state, plan, rounds))
+    rounds_state, report = program.run_rounds(
+        *round_arguments(program, state, plan, rounds)
+    )
     new = state._replace(rounds=rounds_state)
     ran = new.round - first
     last_round, held = state.last_round.copy(), state.held.copy()
@@ -234,30 +171,20 @@ def evaluate(
     return evaluator(program.score, variables, "valid", ("sampled",))
 
 
-def plan_rounds(clients: Clients, first_round: int) -> Cohorts:
-    """Returns the cohorts of the next `clients.chunk` rounds.
-
-    Args:
-      clients: all clients of the run.
-      first_round: index of the first round, from 0.
-    """
-    return plan_cohorts(
-        clients.tiles,
-        clients.counts,
-        sampling=clients.sampling,
-        width=clients.places,
-        seed=clients.seed,
-        first_round=first_round,
-        num_rounds=clients.chunk,
-    )
-
-
-def _arguments(
+def round_arguments(
     program: Program,
     state: RunState,
     plan: Cohorts,
     rounds: int,
 ) -> tuple[object, ...]:
+    """Returns what `run_rounds` is called with.
+
+    Args:
+      program: the program.
+      state: the state before the rounds.
+      plan: the cohorts of the next rounds.
+      rounds: how many of them run.
+    """
     return (
         state.rounds,
         state.frozen,

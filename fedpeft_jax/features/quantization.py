@@ -4,7 +4,6 @@ Each codebook quantises the residual of the codebooks before it.
 """
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.typing import Array, Key
+from fedpeft_jax.core.warning_filters import ignored_warnings
 
 _MOST_ITEMS = 65536  # used for computing the centres; more items barely change them
 
@@ -148,9 +148,8 @@ def residual_kmeans(
     codebooks = []
     for seed in seeds[:-1]:
         means = KMeans(codebook_size, n_init=1, random_state=int(seed) % 2**31)
-        with warnings.catch_warnings():
-            # With fewer distinct items than centres, `describe` reports dead codes.
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        # With fewer distinct items than centres, `describe` reports dead codes.
+        with ignored_warnings(ConvergenceWarning):
             means.fit(residual[some])
         codebooks.append(means.cluster_centers_.astype(np.float32))
         residual = residual - codebooks[-1][means.predict(residual)]

@@ -1,6 +1,6 @@
 """One federated round, and many rounds in one dispatch.
 
-Read `_round` from top to bottom: the server sends its variables, every client of the
+Read `one_round` from top to bottom: the server sends its variables, every client of the
 cohort trains on its own data and sends its update, the updates add up, the sums are
 released, and the server takes one step. Clients are vectorised here and nowhere else.
 """
@@ -64,7 +64,7 @@ def make_run_rounds(algorithm: Algorithm, tiles: Tiles) -> jax.stages.Wrapped:
             carry: tuple[Array, RoundState, RoundReport],
         ) -> tuple[Array, RoundState, RoundReport]:
             t, state, report = carry
-            state, loss, figures, finite = _round(
+            state, loss, figures, finite = one_round(
                 algorithm, tiles, state, frozen, store, client_ids[t], num_tiles[t]
             )
             put = lambda all_, new: all_.at[t].set(new)  # noqa: E731
@@ -87,7 +87,7 @@ def make_run_rounds(algorithm: Algorithm, tiles: Tiles) -> jax.stages.Wrapped:
     return jax.jit(run, donate_argnums=0)
 
 
-def _round(
+def one_round(
     algorithm: Algorithm,
     tiles: Tiles,
     state: RoundState,
@@ -96,6 +96,7 @@ def _round(
     client_ids: Array,
     num_tiles: Array,
 ) -> tuple[RoundState, Array, dict[str, Array], Array]:
+    """Returns the state after a round, its loss, its figures, whether it is finite."""
     (training, aggregator, upload, download, release, faults, varying, canaries) = (
         algorithm
     )

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fedpeft_jax.experiment import configure, make_phases, prepare, run
+from fedpeft_jax.experiment.clients import plan_rounds
 from fedpeft_jax.experiment.phases import enter_phase, start
 from fedpeft_jax.experiment.state import variables_of
-from fedpeft_jax.experiment.training import plan_rounds
 from fedpeft_jax.federated.pipelines.top_k import top_k
 from tests.small_runs import FEATURES, NUM_ITEMS, NUM_USERS, SETTINGS, small_runs
 
@@ -76,7 +76,7 @@ def test_catch_up_bytes_follow_from_who_took_part():
     config = configure(**{**MERGING, "rounds": 40, "embedding": "lora(rank=1)"})
     result = run(config)
     traffic = result.summary["communication"]
-    from fedpeft_jax.experiment.training import make_clients
+    from fedpeft_jax.experiment.clients import make_clients
 
     prepared = prepare(config)
     phases = make_phases(config, prepared)

@@ -10,10 +10,10 @@ from rich.console import Console
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.keys import ClientPurpose, purpose_key
 from fedpeft_jax.experiment import configure, prepare, run
+from fedpeft_jax.experiment.clients import make_clients, plan_rounds
 from fedpeft_jax.experiment.memory import check_memory, predict
 from fedpeft_jax.experiment.phases import make_phases
 from fedpeft_jax.experiment.reporting import print_summary
-from fedpeft_jax.experiment.training import make_clients, plan_rounds
 from tests.experiment.test_resume import after, in_folder, stopped
 from tests.helpers import client_key
 from tests.small_runs import (
