@@ -1,6 +1,7 @@
 """Experiments: settings, phases, and the driver that runs them and writes results."""
 
 from fedpeft_jax.experiment.build import make_algorithm, make_model
+from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.checkpoint import load_variables
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
 from fedpeft_jax.experiment.driver import RunResult, run
@@ -16,8 +17,6 @@ from fedpeft_jax.experiment.privacy_plan import PrivacyPlan, plan_privacy
 from fedpeft_jax.experiment.private_rounds import with_privacy
 from fedpeft_jax.experiment.reporting import (
     ConsoleReporter,
-    Reporter,
-    SilentReporter,
     print_summary,
 )
 from fedpeft_jax.experiment.run_folder import RunFolder
@@ -34,18 +33,17 @@ from fedpeft_jax.experiment.training import (
 
 __all__ = [
     "FIELDS",
+    "Callback",
     "Clients",
     "ConsoleReporter",
     "Phase",
     "Prepared",
     "PrivacyPlan",
     "Program",
-    "Reporter",
     "RunConfig",
     "RunFolder",
     "RunResult",
     "RunState",
-    "SilentReporter",
     "advance",
     "compile_rounds",
     "configure",

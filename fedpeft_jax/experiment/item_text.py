@@ -10,10 +10,10 @@ from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.core.typing import Key
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.experiment.build import embedding_uses_text
+from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.kept_pretraining import Learned, inputs_of, recall
 from fedpeft_jax.experiment.plugins import factory_of
-from fedpeft_jax.experiment.reporting import Reporter
 from fedpeft_jax.features import TextFeatures, encode_texts, load_text_embeddings
 
 
@@ -21,7 +21,7 @@ def learn_from_text(
     config: RunConfig,
     dataset: Dataset,
     key: Key,
-    reporter: Reporter,
+    callback: Callback,
     kept: pathlib.Path | None,
 ) -> tuple[np.ndarray, Learned, dict[str, Any]]:
     """Encodes the text of all items and pretrains latents from it.
@@ -30,7 +30,7 @@ def learn_from_text(
       config: the configuration.
       dataset: the data set.
       key: the key of the pretraining.
-      reporter: receives notes and progress.
+      callback: receives notes and progress.
       kept: the folder in which the run may have kept its pretraining.
 
     Returns:
@@ -40,25 +40,25 @@ def learn_from_text(
     Raises:
       InputError: if there is no text, or it cannot be used.
     """
-    text = _encode(config, dataset, reporter)
-    reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
+    text = _encode(config, dataset, callback)
+    callback.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
     if missing := int(text.missing.sum()):
-        reporter.note(f"  {missing} items without text start at the mean of the others")
+        callback.note(f"  {missing} items without text start at the mean of the others")
     spec, features = config.text.pretraining, config.model.features
     inputs = inputs_of(spec, features, key, text.encodings)
-    pretrained = recall(kept, inputs, reporter.note)
+    pretrained = recall(kept, inputs, callback.note)
     if pretrained is None:
         pretrained = factory_of("pretraining", spec)()(
             key,
             text.encodings,
             latent=features,
-            progress=lambda done, total, loss: reporter.progress(
+            progress=lambda done, total, loss: callback.progress(
                 "pretraining", done, total, loss=loss
             ),
         )
     spread = pretrained.latent_spread
     name = name_of(config.text.pretraining)
-    reporter.note(
+    callback.note(
         f"{name}: explains {pretrained.explained_variance:.3f} of the variance, "
         f"latent spread {spread.min():.3g} to {spread.max():.3g}"
     )
@@ -71,7 +71,7 @@ def learn_from_text(
     return text.encodings, Learned(inputs, pretrained), figures
 
 
-def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeatures:
+def _encode(config: RunConfig, dataset: Dataset, callback: Callback) -> TextFeatures:
     if config.text.text_embeddings is not None:
         counts = np.bincount(dataset.items.values, minlength=dataset.num_items)
         # An id without an interaction needs no text.
@@ -89,5 +89,5 @@ def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeat
         dataset.item_text,
         config.text.text_encoder,
         seed=config.data.data_seed,
-        note=reporter.note,
+        note=callback.note,
     )
