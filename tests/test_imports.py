@@ -39,6 +39,8 @@ LAZY = {
     "safetensors",
     "dp_accounting",
     "jax_privacy",
+    "tensorboardX",
+    "IPython",
 }
 
 FILES = {

@@ -4,7 +4,9 @@ from fedpeft_jax.experiment.build import make_algorithm, make_model
 from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.checkpoint import load_variables
 from fedpeft_jax.experiment.config import FIELDS, RunConfig, configure
+from fedpeft_jax.experiment.curves_plot import plot_curves
 from fedpeft_jax.experiment.driver import RunResult, run
+from fedpeft_jax.experiment.live_plot import LivePlot
 from fedpeft_jax.experiment.phases import (
     Phase,
     enter_phase,
@@ -21,6 +23,7 @@ from fedpeft_jax.experiment.reporting import (
 )
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.state import RunState, variables_of
+from fedpeft_jax.experiment.tensorboard import TensorBoardCallback
 from fedpeft_jax.experiment.training import (
     Clients,
     Program,
@@ -36,6 +39,7 @@ __all__ = [
     "Callback",
     "Clients",
     "ConsoleReporter",
+    "LivePlot",
     "Phase",
     "Prepared",
     "PrivacyPlan",
@@ -44,6 +48,7 @@ __all__ = [
     "RunFolder",
     "RunResult",
     "RunState",
+    "TensorBoardCallback",
     "advance",
     "compile_rounds",
     "configure",
@@ -57,6 +62,7 @@ __all__ = [
     "make_phases",
     "make_program",
     "plan_privacy",
+    "plot_curves",
     "prepare",
     "print_summary",
     "run",

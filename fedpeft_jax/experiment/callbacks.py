@@ -105,16 +105,22 @@ class Callbacks(Callback):
         if not isinstance(callbacks, Iterable):
             name = type(callbacks).__name__
             raise InputError(f"callbacks is a {name}: write callbacks=[{name}(...)]")
-        self._all = list(callbacks)
-        for one in self._all:
-            if isinstance(one, type) or not all(
-                callable(getattr(one, name, None)) for name in _METHODS
-            ):
-                raise InputError(
-                    f"callbacks has {brief(one)}, which is no callback: give an object "
-                    "of a class that is derived from `fedpeft_jax.Callback`"
-                )
-        self._active = list(self._all)
+        self._all: list[Callback] = []
+        self._active: list[Callback] = []
+        for one in callbacks:
+            self.add(one)
+
+    def add(self, callback: Callback) -> None:
+        """Adds a callback after the others."""
+        if isinstance(callback, type) or not all(
+            callable(getattr(callback, name, None)) for name in _METHODS
+        ):
+            raise InputError(
+                f"callbacks has {brief(callback)}, which is no callback: give an "
+                "object of a class that is derived from `fedpeft_jax.Callback`"
+            )
+        self._all.append(callback)
+        self._active.append(callback)
 
     def begin(self, config: RunConfig) -> None:
         self._call("begin", config)

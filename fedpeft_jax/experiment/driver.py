@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
@@ -38,6 +39,7 @@ from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.snapshot import unpack
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.stopping import Stop, never_stop
+from fedpeft_jax.experiment.tensorboard import TensorBoardCallback
 from fedpeft_jax.experiment.traffic import PhaseTraffic, measure_traffic
 from fedpeft_jax.experiment.training import (
     Program,
@@ -113,6 +115,8 @@ def run(
         recorder = Recorder(folder, watching, config.run.keep_checkpoints, stop)
         at_end.callback(recorder.close)
         at_end.callback(watching.close)
+        if config.run.tensorboard:
+            watching.add(_tensorboard(folder))
         watching.begin(config)
         if folder is not None and dataset is None:
             done = finished(folder, config, recorder)
@@ -132,6 +136,13 @@ def run(
         result = _run(config, prepared, planned, validate, recorder)
         watching.end(result.summary)
         return result
+
+
+def _tensorboard(folder: RunFolder | None) -> TensorBoardCallback:
+    """Returns a callback that writes to the folder of a run."""
+    if folder is None:
+        raise InputError("`tensorboard=True` needs a folder: set `out`")
+    return TensorBoardCallback(folder.path / "tensorboard")
 
 
 def _run(

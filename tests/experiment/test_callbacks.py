@@ -8,7 +8,8 @@ import pytest
 from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
 from fedpeft_jax.experiment import Callback, ConsoleReporter, configure, run
 from fedpeft_jax.experiment.callbacks import Callbacks
-from tests.small_runs import SETTINGS, Listener, finished, history, results, small_runs
+from tests.experiment.events import scalars
+from tests.small_runs import SETTINGS, Listener, history, results, small_runs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,8 +55,8 @@ class Calls(Callback):
         return [name for name, _ in itertools.groupby(names)]
 
 
-def in_folder(path, callbacks, **arguments):
-    config = configure(**SETTINGS, out=str(path))
+def in_folder(path, callbacks, tensorboard=False, **arguments):
+    config = configure(**SETTINGS, out=str(path), tensorboard=tensorboard)
     return run(config, callbacks=callbacks, **arguments)
 
 
@@ -71,9 +72,15 @@ class Fails(Callback):
         setattr(self, method, fail)
 
 
-def test_the_order_of_the_calls(tmp_path):
-    first, second = Calls(), Calls()
-    result = in_folder(tmp_path, [first, second])
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A run with two callbacks that keep their calls, and its folder."""
+    path, calls = tmp_path_factory.mktemp("runs") / "run", (Calls(), Calls())
+    return in_folder(path, calls), path, *calls
+
+
+def test_the_order_of_the_calls(followed):
+    result, path, first, second = followed
     assert first.calls == second.calls
     order = first.order
     assert order[0] == "begin" and order[-2:] == ["end", "close"]
@@ -82,8 +89,8 @@ def test_the_order_of_the_calls(tmp_path):
     rounds = [name for name in order if name in ("validation", "rounds")]
     assert rounds == ["validation", "rounds"] * 3
     assert first.of("rounds") == [2, 4, 6]
-    assert first.of("validation") == history(tmp_path)
-    assert first.of("begin")[0].flat()["out"] == str(tmp_path)
+    assert first.of("validation") == history(path)
+    assert first.of("begin")[0].flat()["out"] == str(path)
     assert first.of("end") == [result.summary]
     assert "resume" not in order
 
@@ -99,9 +106,11 @@ def test_a_resumed_run_says_its_round_and_what_was_measured(tmp_path):
         return signal.SIGTERM if ("rounds", 4) in seen else None
 
     with pytest.raises(StoppedError):
-        in_folder(tmp_path, [Watch()], stop=stop)
+        in_folder(tmp_path, [Watch()], tensorboard=True, stop=stop)
+    events = tmp_path / "tensorboard"
+    assert [step for step, _ in scalars(events)["train/loss"]] == [2, 4]
     calls = Calls()
-    in_folder(tmp_path, [calls])
+    in_folder(tmp_path, [calls], tensorboard=True)
     (resume,) = (call for call in calls.calls if call[0] == "resume")
     assert resume[1:] == (4, history(tmp_path)[:2])
     assert calls.of("rounds") == [6]
@@ -109,12 +118,23 @@ def test_a_resumed_run_says_its_round_and_what_was_measured(tmp_path):
     assert calls.order.index("resume") < calls.order.index("rounds")
     # A run that has finished ends at once.
     again = Calls()
-    in_folder(tmp_path, [again])
+    in_folder(tmp_path, [again], tensorboard=True)
     assert again.order == ["begin", "note", "end", "close"]
     assert again.of("end") == calls.of("end")
+    # TensorBoard has every round once.
+    found = scalars(events)
+    for name, value in {"train/loss": "loss", "bytes/total": "bytes"}.items():
+        entries = history(tmp_path)
+        assert [step for step, _ in found[name]] == [2, 4, 6]
+        measured = [entry[value] for entry in entries]
+        assert [height for _, height in found[name]] == pytest.approx(measured)
+    test = calls.of("end")[0]["metrics"]["test"]["full"]
+    assert found["test/full/mrr"] == [(6, pytest.approx(test["mrr"]))]
 
 
-def test_callbacks_that_raise_or_change_what_they_receive_change_no_result(tmp_path):
+def test_callbacks_that_raise_or_change_what_they_receive_change_no_result(
+    followed, tmp_path
+):
     class Changes(Callback):
         def validation(self, entry):
             entry["metrics"]["valid"]["sampled"].clear()
@@ -126,7 +146,7 @@ def test_callbacks_that_raise_or_change_what_they_receive_change_no_result(tmp_p
     bad = [Fails(method, ValueError("no such thing")) for method in methods]
     listener = Listener()
     result = in_folder(tmp_path, [*bad, Changes(), listener])
-    assert results(tmp_path) == results(finished().path)
+    assert results(tmp_path) == results(followed[1])
     assert result.summary["metrics"]["test"]
     assert sorted(note for note in listener.notes if "Fails" in note) == [
         f"the callback Fails failed in `{method}` and is left out from here on: "
