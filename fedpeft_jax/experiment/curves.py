@@ -141,9 +141,8 @@ def value_of(entry: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _all(runs: Folder | Sequence[Folder]) -> Iterator[History]:
-    single = isinstance(runs, str | os.PathLike)
-    for folder in [runs] if single else runs:  # type: ignore[list-item, union-attr]
-        yield from read_histories(folder)  # type: ignore[arg-type]
+    for folder in [runs] if isinstance(runs, str | os.PathLike) else runs:
+        yield from read_histories(folder)
 
 
 def _read(folder: pathlib.Path) -> History:

@@ -13,7 +13,8 @@ from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 2, 1, 2)))
 _GREY = "#777777"
-STYLE: Mapping[str, Any] = {
+_FEW = 12  # at most so many points of a curve are marked
+_STYLE: Any = {
     "font.family": "DejaVu Sans",  # matplotlib brings it along
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -22,8 +23,6 @@ STYLE: Mapping[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e9e9e9",
-    "legend.frameon": False,
-    "legend.handlelength": 2.8,
 }
 _X_LABELS = {"round": "round", "bytes": "bytes sent", "seconds": "seconds"}
 
@@ -91,7 +90,7 @@ def make_figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[A
     """
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(dict(STYLE)):
+    with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
             1, panels, figsize=size, dpi=100, squeeze=False, layout="constrained"
         )
@@ -120,18 +119,20 @@ def draw_curves(axes: Any, curves: Sequence[Curve], metric: str, x: str) -> None
             color=color,
             linestyle=line,
             linewidth=1.6,
-            marker="o" if len(curve.x) == 1 else None,
+            marker="o" if len(curve.x) <= _FEW else None,
+            markersize=4,
             label=curve.label + several,
         )
         if curve.num_runs > 1:
             low, high = curve.mean - curve.spread, curve.mean + curve.spread
             axes.fill_between(curve.x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.set_xlim(left=0)
     axes.set_xlabel(_X_LABELS[x])
     axes.set_ylabel(metric_label(metric))
     for name, axis in ((x, axes.xaxis), (metric, axes.yaxis)):
         if name == "bytes":
             axis.set_major_formatter(FuncFormatter(lambda size, _: format_bytes(size)))
-    axes.legend(fontsize=8.5)
+    axes.legend(fontsize=8.5, frameon=False, handlelength=2.8)
 
 
 def draw_levels(axes: Any, levels: Mapping[str, float]) -> None:
