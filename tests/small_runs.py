@@ -19,7 +19,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from fedpeft_jax.data import DATASETS, Source, synthetic_interactions
-from fedpeft_jax.experiment import Reporter, RunFolder, cli, configure, run
+from fedpeft_jax.experiment import Callback, RunFolder, cli, configure, run
 from fedpeft_jax.experiment.checkpoint import load_variables
 
 NUM_USERS, NUM_ITEMS, FEATURES = 60, 40, 8
@@ -145,7 +145,7 @@ def flat(tree, path=()):
         yield from flat(child, (*path, name))
 
 
-class Listener(Reporter):
+class Listener(Callback):
     """Keeps the notes and the progress of a run."""
 
     def __init__(self):

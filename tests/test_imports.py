@@ -42,6 +42,8 @@ LAZY = {
     "safetensors",
     "dp_accounting",
     "jax_privacy",
+    "tensorboardX",
+    "IPython",
 }
 
 FILES = {

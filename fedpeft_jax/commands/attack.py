@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment import ConsoleReporter, RunConfig, cli, prepare
+from fedpeft_jax.experiment import Callback, ConsoleReporter, RunConfig, cli, prepare
 from fedpeft_jax.experiment.attack_study import ATTACKS, Plan, check_plan, study
 from fedpeft_jax.experiment.kept_pretraining import keep
-from fedpeft_jax.experiment.reporting import Reporter
 from fedpeft_jax.grids.addresses import apply
 from fedpeft_jax.grids.axes import read_row
 from fedpeft_jax.grids.command import lock
@@ -88,20 +87,20 @@ def plan_from_flags() -> Plan:
 
 
 def attack_row(
-    config: RunConfig, plan: Plan, reporter: Reporter, kept: pathlib.Path
+    config: RunConfig, plan: Plan, callback: Callback, kept: pathlib.Path
 ) -> list[dict[str, Any]]:
     """Trains and attacks one row.
 
     Args:
       config: the configuration of the row.
       plan: what is observed.
-      reporter: receives notes and progress.
+      callback: receives notes and progress.
       kept: a folder that hands the pretraining of one row to the next ones.
     """
-    prepared = prepare(config, reporter, kept=kept)
+    prepared = prepare(config, callback, kept=kept)
     if prepared.learned is not None:
-        keep(kept, prepared.learned, reporter.note)
-    return study(config, prepared, plan, reporter)
+        keep(kept, prepared.learned, callback.note)
+    return study(config, prepared, plan, callback)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -168,12 +167,12 @@ def main(argv: list[str]) -> int:
         rows = []
         with (
             tempfile.TemporaryDirectory() as folder,
-            contextlib.closing(ConsoleReporter()) as reporter,
+            contextlib.closing(ConsoleReporter()) as callback,
         ):
             kept = pathlib.Path(folder) / "pretraining"
             for number, (text, config) in enumerate(zip(texts, configs, strict=True)):
-                reporter.note(f"row {number}: {text or 'the settings'}")
-                found = attack_row(config, plan, reporter, kept)
+                callback.note(f"row {number}: {text or 'the settings'}")
+                found = attack_row(config, plan, callback, kept)
                 rows.append(
                     {
                         "row": text or "the settings",

@@ -75,13 +75,13 @@ def main(argv: list[str]) -> int:
     def work() -> None:
         config = configure(**cli.settings_from_flags())
         given = flags.FLAGS
-        with contextlib.closing(ConsoleReporter()) as reporter:
+        with contextlib.closing(ConsoleReporter()) as console:
             found = audit(
                 config,
                 given.canaries,
                 significance=given.significance,
                 alone=given.alone,
-                reporter=reporter,
+                callbacks=[console],
             )
         print(describe(found))
 

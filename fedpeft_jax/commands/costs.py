@@ -22,10 +22,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment import ConsoleReporter, Prepared, RunConfig, cli, prepare
+from fedpeft_jax.experiment import (
+    Callback,
+    ConsoleReporter,
+    Prepared,
+    RunConfig,
+    cli,
+    prepare,
+)
 from fedpeft_jax.experiment.costs import Costs, measure_costs
 from fedpeft_jax.experiment.kept_pretraining import keep
-from fedpeft_jax.experiment.reporting import Reporter, format_bytes
+from fedpeft_jax.experiment.reporting import format_bytes
 from fedpeft_jax.grids.addresses import apply
 from fedpeft_jax.grids.axes import read_row
 
@@ -69,18 +76,18 @@ def open_lines(path: str | None) -> contextlib.AbstractContextManager[TextIO | N
 
 
 def measure_row(
-    config: RunConfig, reporter: Reporter, kept: pathlib.Path
+    config: RunConfig, callback: Callback, kept: pathlib.Path
 ) -> tuple[Costs, Prepared]:
     """Measures one row.
 
     Args:
       config: the configuration of the row.
-      reporter: receives notes and progress.
+      callback: receives notes and progress.
       kept: a folder that hands the pretraining of one row to the next ones.
     """
-    prepared = prepare(config, reporter, kept=kept)
+    prepared = prepare(config, callback, kept=kept)
     if prepared.learned is not None:
-        keep(kept, prepared.learned, reporter.note)
+        keep(kept, prepared.learned, callback.note)
     return measure_costs(config, prepared), prepared
 
 
@@ -144,12 +151,12 @@ def main(argv: list[str]) -> int:
         with (
             open_lines(flags.FLAGS.json) as lines,
             tempfile.TemporaryDirectory() as folder,
-            contextlib.closing(ConsoleReporter()) as reporter,
+            contextlib.closing(ConsoleReporter()) as callback,
         ):
             for name, config in configs.items():
-                reporter.note(f"row {name}: {texts[name]}")
+                callback.note(f"row {name}: {texts[name]}")
                 kept = pathlib.Path(folder) / "pretraining"
-                costs, prepared = measure_row(config, reporter, kept)
+                costs, prepared = measure_row(config, callback, kept)
                 rows[name] = costs
                 data.append(describe_data(prepared))
                 if lines is not None:

@@ -57,10 +57,15 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "executor",
         "auto",
-        ["auto", *EXECUTORS],
-        "whether the cells run one after the other or in several processes",
+        ["auto", "trial", *EXECUTORS],
+        "how the cells run; trial times some rounds in every way and takes the fastest",
     )
-    flags.DEFINE_integer("workers", 0, "most processes; 0 for one per usable core")
+    flags.DEFINE_integer(
+        "workers", 0, "most processes, or cells at a time in one; 0 for the default"
+    )
+    flags.DEFINE_string(
+        "grid_memory", None, "memory that the grid may use, e.g. 4GB: fewer cells run"
+    )
     flags.DEFINE_enum(
         "target",
         "test",
@@ -106,7 +111,9 @@ def grid_from_flags() -> command.Grid:
 
 def plan_and_print(grid: command.Grid) -> Plan:
     """Returns the plan of a grid, which it prints."""
-    plan = make_plan(*grid, flags.FLAGS.executor, flags.FLAGS.workers)
+    plan = make_plan(
+        *grid, flags.FLAGS.executor, flags.FLAGS.workers, flags.FLAGS.grid_memory
+    )
     print("\n".join(plan_lines(*grid, plan)), flush=True)
     return plan
 

@@ -49,13 +49,11 @@ def references(given: dict[str, Any], folder: RunFolder) -> Iterator[RunConfig]:
 
 def run_in(config: RunConfig, folder: RunFolder, stop: Stop) -> dict[str, Any]:
     """Runs one experiment in a folder, and returns its summary."""
-    reporter = ConsoleReporter()
     try:
         return run_experiment(
-            config, folder=folder, reporter=reporter, stop=stop
+            config, folder=folder, callbacks=[ConsoleReporter()], stop=stop
         ).summary
     finally:
-        reporter.close()
         folder.close()
 
 

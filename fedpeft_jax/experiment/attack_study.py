@@ -20,11 +20,11 @@ from fedpeft_jax.experiment.attack_ledger import (
 )
 from fedpeft_jax.experiment.attack_results import summarise
 from fedpeft_jax.experiment.attack_tools import ATTACKS, Tools, make_tools
+from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.clients import make_clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared
-from fedpeft_jax.experiment.reporting import Reporter
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.training import (
     Clients,
@@ -108,7 +108,7 @@ def spread_rounds(
 
 
 def study(
-    config: RunConfig, prepared: Prepared, plan: Plan, reporter: Reporter
+    config: RunConfig, prepared: Prepared, plan: Plan, callback: Callback
 ) -> list[dict[str, Any]]:
     """Trains one run, attacks it, and returns how well every attack works.
 
@@ -119,7 +119,7 @@ def study(
       config: the configuration of the run.
       prepared: data and pretraining.
       plan: what is observed.
-      reporter: receives notes and progress.
+      callback: receives notes and progress.
 
     Returns:
       The result of `attack_results.summarise`.
@@ -149,7 +149,7 @@ def study(
         key = id(phase.algorithm)
         if key not in tools:
             tools[key] = make_tools(config, phase, state, clients, (1, *sums))
-        reporter.note(f"observing {plan.victims} clients after round {state.round}")
+        callback.note(f"observing {plan.victims} clients after round {state.round}")
         ledger = add_updates(ledger, tools[key], state, plan.attacks)
         if state.round == last:
             ledger = add_sums(ledger, tools[key], state, plan.attacks, sums)

@@ -10,7 +10,7 @@ or missing, a bound that does not hold, an accountant that assumes another adjac
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from fedpeft_jax.core.bounds import MOST_INT, Bounds, check_number
 from fedpeft_jax.core.errors import DivergedError, InputError
 from fedpeft_jax.core.typing import Array
 from fedpeft_jax.data import Dataset, Split
+from fedpeft_jax.experiment.callbacks import Callback, Callbacks
 from fedpeft_jax.experiment.canary_clients import (
     add_clients,
     make_canaries,
@@ -31,7 +32,6 @@ from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.phases import Phase, enter_phase, make_phases, start
 from fedpeft_jax.experiment.preparation import Prepared, prepare
 from fedpeft_jax.experiment.privacy_plan import plan_privacy
-from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.experiment.training import (
     advance,
     compile_rounds,
@@ -80,7 +80,7 @@ def audit(
     significance: float = 0.05,
     alone: bool = False,
     dataset: Dataset | None = None,
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
     phases: Callable[[RunConfig, Prepared], list[Phase]] = make_phases,
 ) -> Audit:
     """Trains with canaries, and bounds epsilon from below.
@@ -99,7 +99,7 @@ def audit(
         clients are then much closer, because what these clients send adds to the noise
         of the scores.
       dataset: a data set that replaces the one that the configuration names.
-      reporter: receives notes and progress; None for no output.
+      callbacks: receive notes and progress.
       phases: a function that returns the phases of the run.
 
     Raises:
@@ -115,8 +115,8 @@ def audit(
             "`privacy=gaussian(noise_multiplier=1.0)`"
         )
     import_auditing()  # a package that is missing ends the audit here
-    reporter = reporter or SilentReporter()
-    prepared = prepare(config, reporter, dataset)
+    callback = Callbacks(callbacks)
+    prepared = prepare(config, callback, dataset)
     first = prepared.split.num_clients
     split, items = add_clients(prepared.split, num_canaries, config.run.seed)
     privacy = plan_privacy(config, split.num_clients)
@@ -125,7 +125,7 @@ def audit(
     canaries = make_canaries(privacy, first, alone=alone)
     planned = with_canaries(phases(config, prepared), canaries)
     rounds = min(config.run.rounds, privacy.allowed)
-    scores, sides = _train(config, planned, split, jnp.asarray(items), rounds, reporter)
+    scores, sides = _train(config, planned, split, jnp.asarray(items), rounds, callback)
     if math.isfinite(privacy.mechanism.clip):
         scores /= privacy.mechanism.clip
     accountant, found = privacy.accountant, (scores[sides], scores[~sides])
@@ -156,7 +156,7 @@ def _train(
     split: Split,
     items: Array,
     rounds: int,
-    reporter: Reporter,
+    callback: Callback,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs the rounds; returns the canaries' scores, float32[M], and sides, bool[M]."""
     clients = make_clients(config, split, phases[0].algorithm.training.sampler)
@@ -179,7 +179,7 @@ def _train(
                     f"round {state.round + 1} gave a non-finite update: lower the "
                     "learning rate of `server_optimizer`"
                 )
-            reporter.progress("auditing", state.round, rounds)
+            callback.progress("auditing", state.round, rounds)
         after = phases[index + 1].algorithm if index + 1 < len(phases) else None
         if algorithm is not after or state.round >= rounds:
             assert algorithm.canaries is not None

@@ -2,15 +2,18 @@
 
 The driver calls plain functions one after the other. The training depends only on the
 configuration, the data and the `RunState` that these functions pass on. The recorder
-owns the clock, the reporter and the folder.
+owns the clock, the callbacks and the folder.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.evaluation import Evaluator
+from fedpeft_jax.experiment.callbacks import Callback, Callbacks
 from fedpeft_jax.experiment.clients import make_clients
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.dataset_name import name_dataset
@@ -32,12 +35,13 @@ from fedpeft_jax.experiment.privacy_plan import plan_privacy
 from fedpeft_jax.experiment.privacy_report import privacy_notes
 from fedpeft_jax.experiment.protocol import unsound_choices
 from fedpeft_jax.experiment.recorder import Recorder
-from fedpeft_jax.experiment.reporting import Reporter, note_figures
+from fedpeft_jax.experiment.reporting import note_figures
 from fedpeft_jax.experiment.resume import finished, open_folder
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.snapshot import unpack
 from fedpeft_jax.experiment.state import RunState, variables_of
 from fedpeft_jax.experiment.stopping import Stop, never_stop
+from fedpeft_jax.experiment.tensorboard import TensorBoardCallback
 from fedpeft_jax.experiment.traffic import PhaseTraffic, measure_traffic
 from fedpeft_jax.experiment.training import (
     Program,
@@ -70,7 +74,7 @@ def run(
     *,
     dataset: Dataset | None = None,
     folder: RunFolder | None = None,
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
     phases: Callable[[RunConfig, Prepared], list[Phase]] = make_phases,
     validate: Validate = evaluate,
     stop: Stop = never_stop,
@@ -88,7 +92,7 @@ def run(
         `from_frame`.
       folder: where results are written; None for the folder that the setting `out`
         names, and without one for memory alone.
-      reporter: receives notes and progress; None for no output.
+      callbacks: follow the run, see `Callback`; none by default.
       phases: a function that returns the phases of the run.
       validate: a function that measures the model between rounds.
       stop: returns the signal that asks the run to stop, if there is one.
@@ -109,32 +113,44 @@ def run(
       >>> sorted(result.summary["metrics"]["test"])
       ['full', 'sampled']
     """
-    own = None
+    watching = Callbacks(callbacks)
     if dataset is not None:
         config = name_dataset(config, dataset.name)
-    if folder is None and config.run.out is not None:
-        own = folder = RunFolder(config.run.out, config.name, config.run.resume)
-    recorder = Recorder(folder, reporter, config.run.keep_checkpoints, stop)
-    try:
+    with contextlib.ExitStack() as at_end:
+        if folder is None and config.run.out is not None:
+            folder = RunFolder(config.run.out, config.name, config.run.resume)
+            at_end.callback(folder.close)
+        recorder = Recorder(folder, watching, config.run.keep_checkpoints, stop)
+        at_end.callback(recorder.close)
+        at_end.callback(watching.close)
+        if config.run.tensorboard:
+            watching.add(_tensorboard(folder))
+        watching.begin(config)
         if folder is not None and dataset is None:
             done = finished(folder, config, recorder)
             if done is not None:
+                watching.end(done.summary)
                 return RunResult(*done, None)
         kept = None if folder is None else folder.pretrained
-        prepared = prepare(config, recorder.reporter, dataset, kept, once)
+        prepared = prepare(config, watching, dataset, kept, once)
         recorder.seconds.update(load_s=prepared.load_s, pretrain_s=prepared.pretrain_s)
         for note in privacy_notes(config, prepared.split.num_clients):
-            recorder.reporter.note(note)
+            watching.note(note)
         for choice in unsound_choices(config):
-            recorder.reporter.note(f"unsound protocol: {choice}")
+            watching.note(f"unsound protocol: {choice}")
         with recorder.time("pretrain_s"):
             planned = phases(config, prepared)
         check_phases(planned, config.run.rounds)
-        return _run(config, prepared, planned, validate, recorder, once, compile_)
-    finally:
-        recorder.close()
-        if own is not None:
-            own.close()
+        result = _run(config, prepared, planned, validate, recorder, once, compile_)
+        watching.end(result.summary)
+        return result
+
+
+def _tensorboard(folder: RunFolder | None) -> TensorBoardCallback:
+    """Returns a callback that writes to the folder of a run."""
+    if folder is None:
+        raise InputError("`tensorboard=True` needs a folder: set `out`")
+    return TensorBoardCallback(folder.path / "tensorboard")
 
 
 def _run(
@@ -154,7 +170,7 @@ def _run(
         tables = id_tables(prepared.dataset, prepared.split)
         folder.write_tables(tables.name, frames_of(tables))
     if folder is not None and prepared.learned is not None:
-        keep(folder.pretrained, prepared.learned, recorder.reporter.note)
+        keep(folder.pretrained, prepared.learned, recorder.callbacks.note)
     sampler = planned[0].algorithm.training.sampler
     clients = make_clients(config, prepared.split, sampler, once)
     split, candidates = prepared.split, prepared.candidates
@@ -185,7 +201,7 @@ def _run(
         key = (id(phase.model), id(phase.algorithm))
         if key not in programs:
             name = name_of(config.model.embedding)
-            note_figures(recorder.reporter, name, phase.fitted.figures)
+            note_figures(recorder.callbacks, name, phase.fitted.figures)
             programs[key] = make_program(phase.model, phase.algorithm, clients)
         if state.round < phase.stop and key not in compiled:
             with recorder.time("compile_s"):

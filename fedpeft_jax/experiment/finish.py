@@ -60,7 +60,7 @@ def finish(
 
         def progress(done: int, total: int) -> None:
             if done * _STEPS // total > (done - 1) * _STEPS // total:
-                recorder.reporter.progress("evaluate", done, total)
+                recorder.callbacks.progress("evaluate", done, total)
             if done < total:
                 recorder.check_stop(state)  # the same run then evaluates again
 

@@ -18,7 +18,10 @@ from fedpeft_jax.experiment.earlier import EARLIER
 from fedpeft_jax.experiment.preparation import Prepared
 
 # They say where things are and how a run is kept. The result does not depend on them.
-FREE = ("out", "resume", "checkpoint_every", "keep_checkpoints", "fetch", "cache")
+FREE = (
+    *("out", "resume", "checkpoint_every", "keep_checkpoints"),
+    *("fetch", "cache", "tensorboard"),
+)
 # They name files. The prepared data are compared instead.
 _PLACES = (
     "data_dir", "interactions", "valid_interactions", "test_interactions", "items",

@@ -10,11 +10,11 @@ from fedpeft_jax.core.specs import name_of
 from fedpeft_jax.core.typing import Key
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.experiment.build import embedding_uses_text
+from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.kept_pretraining import Learned, inputs_of, recall
 from fedpeft_jax.experiment.once import Once, make_anew
 from fedpeft_jax.experiment.plugins import factory_of
-from fedpeft_jax.experiment.reporting import Reporter
 from fedpeft_jax.features import TextFeatures, encode_texts, load_text_embeddings
 
 
@@ -22,7 +22,7 @@ def learn_from_text(
     config: RunConfig,
     dataset: Dataset,
     key: Key,
-    reporter: Reporter,
+    callback: Callback,
     kept: pathlib.Path | None,
     once: Once = make_anew,
 ) -> tuple[np.ndarray, Learned, dict[str, Any]]:
@@ -32,7 +32,7 @@ def learn_from_text(
       config: the configuration.
       dataset: the data set.
       key: the key of the pretraining.
-      reporter: receives notes and progress.
+      callback: receives notes and progress.
       kept: the folder in which the run may have kept its pretraining.
       once: makes what several runs have in common.
 
@@ -45,14 +45,14 @@ def learn_from_text(
     """
     text = once(
         ("item text", id(dataset), config.text, config.data.data_seed),
-        lambda: _encode(config, dataset, reporter),
+        lambda: _encode(config, dataset, callback),
     )
-    reporter.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
+    callback.note(f"item text: {text.source}, {text.encodings.shape[1]} dimensions")
     if missing := int(text.missing.sum()):
-        reporter.note(f"  {missing} items without text start at the mean of the others")
+        callback.note(f"  {missing} items without text start at the mean of the others")
     spec, features = config.text.pretraining, config.model.features
     inputs = inputs_of(spec, features, key, text.encodings)
-    pretrained = recall(kept, inputs, reporter.note)
+    pretrained = recall(kept, inputs, callback.note)
     if pretrained is None:
         pretrain = factory_of("pretraining", spec)()
         pretrained = once(
@@ -61,14 +61,14 @@ def learn_from_text(
                 key,
                 text.encodings,
                 latent=features,
-                progress=lambda done, total, loss: reporter.progress(
+                progress=lambda done, total, loss: callback.progress(
                     "pretraining", done, total, loss=loss
                 ),
             ),
         )
     spread = pretrained.latent_spread
     name = name_of(config.text.pretraining)
-    reporter.note(
+    callback.note(
         f"{name}: explains {pretrained.explained_variance:.3f} of the variance, "
         f"latent spread {spread.min():.3g} to {spread.max():.3g}"
     )
@@ -81,7 +81,7 @@ def learn_from_text(
     return text.encodings, Learned(inputs, pretrained), figures
 
 
-def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeatures:
+def _encode(config: RunConfig, dataset: Dataset, callback: Callback) -> TextFeatures:
     if config.text.text_embeddings is not None:
         counts = np.bincount(dataset.items.values, minlength=dataset.num_items)
         # An id without an interaction needs no text.
@@ -99,5 +99,5 @@ def _encode(config: RunConfig, dataset: Dataset, reporter: Reporter) -> TextFeat
         dataset.item_text,
         config.text.text_encoder,
         seed=config.data.data_seed,
-        note=reporter.note,
+        note=callback.note,
     )

@@ -63,7 +63,7 @@ def train_phase(
     while True:
         first = state.round
         if first % eval_every == 0 and should_stop(state.best, first, patience):
-            recorder.reporter.note(
+            recorder.callbacks.note(
                 f"stopped after round {first}: validation NDCG@10 was best at "
                 f"round {int(state.best.round)}"
             )
@@ -71,7 +71,7 @@ def train_phase(
         if first >= phase.stop:
             return state, False
         if privacy is not None and first >= privacy.allowed:
-            recorder.reporter.note(
+            recorder.callbacks.note(
                 f"stopped after round {first}: the next one would exceed "
                 f"`max_epsilon={config.privacy.max_epsilon}`"
             )

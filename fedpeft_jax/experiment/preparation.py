@@ -21,13 +21,13 @@ from fedpeft_jax.data import (
     sample_candidates,
 )
 from fedpeft_jax.embeddings import ItemFeatures
+from fedpeft_jax.experiment.callbacks import Callback, Callbacks
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.item_text import learn_from_text
 from fedpeft_jax.experiment.kept_pretraining import Learned
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import check_memory
 from fedpeft_jax.experiment.once import Once, make_anew
-from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.features import (
     normalize_latents,
     random_latents,
@@ -62,7 +62,7 @@ class Prepared(NamedTuple):
 
 def prepare(
     config: RunConfig,
-    reporter: Reporter | None = None,
+    callback: Callback | None = None,
     dataset: Dataset | None = None,
     kept: pathlib.Path | None = None,
     once: Once = make_anew,
@@ -71,7 +71,7 @@ def prepare(
 
     Args:
       config: the configuration.
-      reporter: receives notes and progress; None for no output.
+      callback: receives notes and progress; None for no output.
       dataset: a data set that replaces the one that the configuration names.
       kept: the folder in which the run may have kept its pretraining.
       once: makes what several runs have in common.
@@ -82,14 +82,14 @@ def prepare(
     Raises:
       InputError: for data or settings that cannot be used.
     """
-    reporter = reporter or SilentReporter()
+    callback = callback or Callbacks()
     start = time.perf_counter()
     given = dataset
 
     def make() -> tuple[Dataset, Split]:
         loaded = given
         if loaded is None:
-            loaded = load(config.data, reporter.note, reporter.progress)
+            loaded = load(config.data, callback.note, callback.progress)
         return make_split(loaded, config.data)
 
     dataset, split = once(("split", id(given), config.data), make)
@@ -101,7 +101,7 @@ def prepare(
             "`early_stopping_rounds=0`"
         )
     load_s = time.perf_counter() - start
-    reporter.note(
+    callback.note(
         f"{dataset.name}: {dataset.num_users} users "
         f"({len(split.evaluated)} evaluated), {dataset.num_items} items, "
         f"{len(split.train.values)} training pairs, split by {split.name}"
@@ -109,16 +109,16 @@ def prepare(
     check_sampling(config.sampling(split.num_clients))
     check_memory(config, split, host=host_memory(), device=device_memory())
     for note in dataset.notes:
-        reporter.note(f"  {note}")
+        callback.note(f"  {note}")
     _check_negatives(config, dataset, split)
     candidates = once(
         ("candidates", id(split), config.evaluation, config.training.negative_slots),
-        lambda: _candidates(config, dataset, split, reporter),
+        lambda: _candidates(config, dataset, split, callback),
     )
     start = time.perf_counter()
     key = run_key(config.run.seed, RunPurpose.PRETRAIN)
     item_features, pretraining, learned = _item_features(
-        config, dataset, split, key, reporter, kept, once
+        config, dataset, split, key, callback, kept, once
     )
     seconds = time.perf_counter() - start
     return Prepared(
@@ -127,7 +127,7 @@ def prepare(
 
 
 def _candidates(
-    config: RunConfig, dataset: Dataset, split: Split, reporter: Reporter
+    config: RunConfig, dataset: Dataset, split: Split, callback: Callback
 ) -> np.ndarray:
     """Returns the candidates that are given, or draws them."""
     settings = config.evaluation
@@ -135,11 +135,11 @@ def _candidates(
     if source is not None:
         candidates, notes = given_candidates(dataset, split, settings.given_candidates)
         facts = describe_candidates(source, candidates)
-        reporter.note(
+        callback.note(
             f"  candidates of {source}: {facts['fewest']} to {facts['most']} per user"
         )
         for note in notes:
-            reporter.note(f"  {note}")
+            callback.note(f"  {note}")
         return candidates
     candidates = sample_candidates(
         dataset,
@@ -150,7 +150,7 @@ def _candidates(
         slots=config.training.negative_slots,
     )
     if short := int((candidates < 0).any(axis=1).sum()):
-        reporter.note(
+        callback.note(
             f"  {short} of {len(candidates)} evaluated users have fewer than "
             f"{settings.num_candidates} unseen items and are ranked with these"
         )
@@ -160,7 +160,7 @@ def _candidates(
                 f"{dataset.name}: no evaluated user has an unseen item to rank the "
                 "held-out item against: use data with more items, or users with fewer"
             )
-        reporter.note(
+        callback.note(
             f"  {alone} of {len(candidates)} evaluated users have no unseen item: "
             "their held-out item is ranked alone, which counts as rank 1"
         )
@@ -215,7 +215,7 @@ def _item_features(
     dataset: Dataset,
     split: Split,
     key: Key,
-    reporter: Reporter,
+    callback: Callback,
     kept: pathlib.Path | None,
     once: Once,
 ) -> tuple[ItemFeatures, dict[str, Any], Learned | None]:
@@ -223,7 +223,7 @@ def _item_features(
     figures: dict[str, Any] = {}
     if config.uses_text:
         encodings, learned, figures = learn_from_text(
-            config, dataset, key, reporter, kept, once
+            config, dataset, key, callback, kept, once
         )
         latents = normalize_latents(
             learned.pretrained.latents, config.model.latent_scale

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fedpeft_jax.core.errors import StoppedError
+from fedpeft_jax.experiment.callbacks import Callbacks
 from fedpeft_jax.experiment.checkpoints import Checkpoints
-from fedpeft_jax.experiment.reporting import Reporter, SilentReporter
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.stopping import Stop, never_stop
@@ -22,18 +22,18 @@ _STAGES = ("load_s", "pretrain_s", "compile_s", "rounds_s", "evaluate_s")
 
 
 class Recorder:
-    """The clock, the reporter, the folder and the checkpoints of a run.
+    """The clock, the callbacks, the folder and the checkpoints of a run.
 
     Args:
       folder: where results are written; None keeps them in memory.
-      reporter: receives notes and progress; None for no output.
+      callbacks: follow the run.
       keep: how many of the last checkpoints are kept.
       stop: returns the signal that asks the run to stop, if there is one.
 
     Attributes:
       folder: the given folder.
       checkpoints: the checkpoints in the folder; None without one.
-      reporter: the given reporter, or one that ignores everything.
+      callbacks: the given callbacks.
       seconds: seconds by stage.
       history: the entries of `metrics.jsonl`.
       pending: figures of the rounds of this phase since the last entry, by name.
@@ -43,7 +43,7 @@ class Recorder:
     def __init__(
         self,
         folder: RunFolder | None,
-        reporter: Reporter | None,
+        callbacks: Callbacks,
         keep: int = 1,
         stop: Stop = never_stop,
     ) -> None:
@@ -52,7 +52,7 @@ class Recorder:
         self.checkpoints: Checkpoints | None = None
         if folder is not None:
             self.checkpoints = Checkpoints(folder.path / "checkpoints", keep)
-        self.reporter = reporter or SilentReporter()
+        self.callbacks = callbacks
         self.seconds = dict.fromkeys(_STAGES, 0.0)
         self.history: list[dict[str, Any]] = []
         self.pending: dict[str, list[float]] = {}
@@ -81,12 +81,13 @@ class Recorder:
         self.history.append(entry)
         if self.folder is not None:
             self.folder.append_metrics(entry)
+        self.callbacks.validation(entry)
         return entry
 
     def progress(self, done: int, total: int, **values: float) -> None:
         """Reports how many rounds are done, with their latest figures."""
         rate = done / max(self.seconds["rounds_s"], 1e-9)
-        self.reporter.progress("rounds", done, total, **values, **{"rounds/s": rate})
+        self.callbacks.progress("rounds", done, total, **values, **{"rounds/s": rate})
 
     def checkpoint(self, state: RunState, *, wait: bool = False) -> None:
         """Begins to write a checkpoint, if there is a folder.

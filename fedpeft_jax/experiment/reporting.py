@@ -4,7 +4,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.cli import as_flags
 from fedpeft_jax.experiment.link import link_line
 from fedpeft_jax.experiment.privacy_report import privacy_lines
@@ -46,49 +47,20 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-class Reporter(Protocol):
-    """Receives the notes and the progress of a run (abstract).
-
-    A subclass defines the methods that it needs; the others ignore what they receive.
-    """
-
-    def note(self, text: str) -> None:
-        """Receives a note, one line of text."""
-
-    def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """Receives a task's progress, `done` of `total`, and its latest figures."""
-
-    def close(self) -> None:
-        """Ends the output, after a run that succeeded or failed."""
-
-
-class SilentReporter(Reporter):
-    """Ignores everything."""
-
-    def note(self, text: str) -> None:
-        """Ignores it."""
-
-    def progress(self, task: str, done: int, total: int, **values: float) -> None:
-        """Ignores it."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-def note_figures(reporter: Reporter, name: str, values: Mapping[str, Any]) -> None:
+def note_figures(callback: Callback, name: str, values: Mapping[str, Any]) -> None:
     """Writes figures as one note, if there are any.
 
     Args:
-      reporter: receives the note.
+      callback: receives the note.
       name: the name that the note begins with.
       values: numbers or lists of numbers by name.
     """
     if values:
         texts = (f"{key.replace('_', ' ')} {_text(x)}" for key, x in values.items())
-        reporter.note(f"{name}: {', '.join(texts)}")
+        callback.note(f"{name}: {', '.join(texts)}")
 
 
-class ConsoleReporter(Reporter):
+class ConsoleReporter(Callback):
     """Draws progress bars on a terminal and in a notebook, else prints plain lines.
 
     In a notebook the bars need ipywidgets.
@@ -146,7 +118,7 @@ class ConsoleReporter(Reporter):
         """Stops the progress bars."""
         if self._bars is not None:
             self._bars.stop()
-            self._bars = None
+            self._bars, self._tasks = None, {}  # for another run
 
 
 def print_summary(

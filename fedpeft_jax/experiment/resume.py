@@ -46,9 +46,9 @@ def finished(
     try:
         variables = load_variables(folder.path / "checkpoints" / "final")
     except InputError as error:
-        recorder.reporter.note(f"{error}; the model is made again from a checkpoint")
+        recorder.callbacks.note(f"{error}; the model is made again from a checkpoint")
         return None
-    recorder.reporter.note(f"{folder.path} holds this run, and it has finished")
+    recorder.callbacks.note(f"{folder.path} holds this run, and it has finished")
     return Finished(summary, variables)
 
 
@@ -67,7 +67,7 @@ def open_folder(config: RunConfig, recorder: Recorder) -> Saved | None:
     Raises:
       InputError: if the folder holds a run with other settings or other data.
     """
-    folder, note = recorder.folder, recorder.reporter.note
+    folder, note = recorder.folder, recorder.callbacks.note
     if folder is None or recorder.checkpoints is None:
         return None
     held = folder.held_config()
@@ -94,6 +94,7 @@ def open_folder(config: RunConfig, recorder: Recorder) -> Saved | None:
         break
     round_ = start.facts["round"] if start else 0
     note(f"{folder.path} holds this run: it continues after round {round_}")
+    recorder.callbacks.resume(round_, recorder.history)
     if folder.held_summary() is not None and config.run.rounds > held["rounds"]:
         folder.set_aside(f"{held['rounds']}-rounds")
     folder.cut_metrics(start.facts["metrics"][0] if start else 0)

@@ -71,3 +71,6 @@ class RunSettings:
         least=1,
         most=MOST_INT,
     )
+    tensorboard: bool = setting(
+        False, "whether to write events for TensorBoard to the folder of the run"
+    )

@@ -151,7 +151,7 @@ def run_grid(grid: Grid, plan: Plan, stop: Stop) -> None:
     ledger.write()
     progress = GridProgress(cells, done)
     watcher = _Recorded(ledger, progress)
-    context = Context(ledger.folder, watcher, stop, plan.workers)
+    context = Context(ledger.folder, watcher, stop, plan.workers, plan.at_once)
     try:
         if plan.todo:
             EXECUTORS[plan.executor](plan.todo, context)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import jax
 
 from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
-from fedpeft_jax.experiment import Reporter, RunConfig, RunFolder, run
+from fedpeft_jax.experiment import Callback, RunConfig, RunFolder, run
 from fedpeft_jax.experiment.stopping import Stop
 from fedpeft_jax.grids.cells import Cell
 from fedpeft_jax.grids.ledger import Status
@@ -62,12 +62,14 @@ class Context(NamedTuple):
       watcher: receives what happens.
       stop: returns the signal that asks the grid to stop, if there is one.
       workers: the most processes.
+      at_once: the most cells of one process that run at the same time.
     """
 
     folder: pathlib.Path
     watcher: Watcher
     stop: Stop
     workers: int = 1
+    at_once: int = 1
 
     def shared(self, config: RunConfig) -> pathlib.Path | None:
         """Returns the folder of a cell's pretraining, None if it reads no text."""
@@ -85,22 +87,16 @@ SHARED = ".shared"
 """The folder, in that of the grid, of what several cells read."""
 
 
-class CellReporter(Reporter):
+class CellProgress(Callback):
     """Passes the progress of a cell's rounds on, and ignores everything else."""
 
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
 
-    def note(self, text: str) -> None:
-        """Ignores it."""
-
     def progress(self, task: str, done: int, total: int, **values: float) -> None:
         """Passes the rounds on."""
         if task == "rounds":
             self._rounds(done, values.get("valid NDCG@10"))
-
-    def close(self) -> None:
-        """Does nothing."""
 
 
 def one_after_the_other(cells: Sequence[Cell], context: Context) -> None:
@@ -155,14 +151,14 @@ def run_cell(
 
             if shared is not None:
                 take_pretraining(own, config, shared)
-            run(config, folder=own, reporter=CellReporter(after_rounds), stop=stop)
+            run(config, folder=own, callbacks=[CellProgress(after_rounds)], stop=stop)
         return Outcome("finished")
     except StoppedError:
         raise
     except DivergedError as error:
-        return Outcome("diverged", _line(error, path))
+        return Outcome("diverged", one_line(error, path))
     except InputError as error:
-        return Outcome("failed", _line(error, path))
+        return Outcome("failed", one_line(error, path))
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         line = str(error).partition("\n")[0] or "memory ran out"
         return Outcome("failed", line)
@@ -170,10 +166,15 @@ def run_cell(
         # A mistake in the program ends this cell alone, and its place is kept.
         with contextlib.suppress(OSError):
             (path / "error.txt").write_text(traceback.format_exc())
-        line = f"{type(error).__name__}: {_line(error, path)[:500]}"
+        line = f"{type(error).__name__}: {one_line(error, path)[:500]}"
         return Outcome("failed", f"{line}; see {path.name}/error.txt")
 
 
-def _line(error: Exception, path: pathlib.Path) -> str:
-    """Returns a message in one line, with paths that begin in the grid's folder."""
+def one_line(error: Exception, path: pathlib.Path) -> str:
+    """Returns a message in one line, with paths that begin in the grid's folder.
+
+    Args:
+      error: the error.
+      path: the folder of the cell.
+    """
     return " ".join(str(error).split()).replace(f"{path.parent}{os.sep}", "")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data import Split
+from fedpeft_jax.data import Split, load, make_split
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.machine import device_memory, host_memory
 from fedpeft_jax.experiment.memory import predict
@@ -94,6 +94,35 @@ def most_processes(config: RunConfig, split: Split, bound: int, cores: int) -> i
     one = predict_peak(config, split)
     _check_bound(one, bound)
     return min(cores, bound // one)
+
+
+def limit_cells(
+    config: RunConfig, memory: str, workers: int, at_once: int
+) -> tuple[int, int, str]:
+    """Returns how many processes, and cells of one process, fit into some memory.
+
+    Args:
+      config: the configuration of one cell.
+      memory: the bytes, as `--grid_memory` states them.
+      workers: the most processes.
+      at_once: the most cells of one process at the same time.
+
+    Returns:
+      Both numbers, and what was predicted, to be added to a line of text.
+
+    Raises:
+      InputError: if the data cannot be read, or one cell does not fit.
+    """
+    bound = memory_bound(memory) or 0
+    _, split = make_split(load(config.data), config.data)
+    one = predict_peak(config, split)
+    workers = most_processes(config, split, bound, workers)
+    at_once = most_cells(config, split, bound, at_once)
+    several = predict_peak(config, split, at_once)
+    said = f"; predicted memory: {format_bytes(one)} a process with one cell"
+    if at_once > 1:
+        said += f", {format_bytes(several)} with {at_once}"
+    return workers, at_once, said
 
 
 def memory_bound(text: str | None) -> int | None:

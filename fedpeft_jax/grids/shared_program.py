@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import Dataset
+from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.driver import RunResult, run
-from fedpeft_jax.experiment.reporting import Reporter
 from fedpeft_jax.experiment.run_folder import RunFolder
 from fedpeft_jax.experiment.stopping import Stop, never_stop
 from fedpeft_jax.grids.rendezvous import Rendezvous
@@ -54,7 +54,7 @@ class Remembered:
 def run_together(
     configs: Sequence[RunConfig],
     folders: Sequence[RunFolder | None] | None = None,
-    reporters: Sequence[Reporter | None] | None = None,
+    callbacks: Sequence[Sequence[Callback]] | None = None,
     stop: Stop = never_stop,
     how: str = "vmap",
     on_end: Callable[[int, Outcome], None] | None = None,
@@ -72,7 +72,7 @@ def run_together(
       configs: the configuration of each cell. Cells with different keys
         (`program_key`) have programs of their own.
       folders: where each cell writes; None for memory alone. The caller closes them.
-      reporters: receive the notes and the progress of each cell, in its thread.
+      callbacks: follow each cell, in its thread.
       stop: returns the signal that asks all cells to stop, if there is one.
       how: `'vmap'`, `'map'` or `'threads'`.
       on_end: called in this thread with the index and the outcome of each cell, in the
@@ -95,8 +95,8 @@ def run_together(
     """
     if how not in HOWS:
         raise InputError(f"how={how!r} is unknown: use one of {', '.join(HOWS)}")
-    none = [None] * len(configs)
-    folders, reporters = folders or none, reporters or none
+    folders = folders or [None] * len(configs)
+    callbacks = callbacks or [()] * len(configs)
     meeting = Rendezvous(configs, how)
     shared = once or Remembered()
     ended: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
@@ -108,7 +108,7 @@ def run_together(
                 configs[cell],
                 dataset=dataset,
                 folder=folders[cell],
-                reporter=reporters[cell],
+                callbacks=callbacks[cell],
                 stop=stop,
                 once=shared,
                 compile_=meeting.compiler(cell),

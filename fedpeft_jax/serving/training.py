@@ -1,18 +1,18 @@
 """Trains a model in one call."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from fedpeft_jax.core.compilation_cache import use_compilation_cache
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.experiment import (
+    Callback,
     ConsoleReporter,
     Phase,
     Prepared,
-    Reporter,
     RunConfig,
-    SilentReporter,
     configure,
     make_phases,
     run,
@@ -28,6 +28,7 @@ def train(
     *,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    callbacks: Iterable[Callback] = (),
     **settings: Any,
 ) -> TrainedModel:
     """Trains, evaluates and returns a model.
@@ -41,6 +42,7 @@ def train(
       out: the folder of the run; None keeps everything in memory. If the folder holds
         the same run, the run continues, and a run that has finished is loaded.
       progress: whether to show notes and a progress bar, on standard error.
+      callbacks: follow the run, see `Callback`.
       **settings: settings by name, as in `configure`.
 
     Returns:
@@ -72,17 +74,14 @@ def train(
     if given is not None:
         config = name_dataset(config, given.name)
     use_compilation_cache()
-    reporter: Reporter = ConsoleReporter() if progress else SilentReporter()
+    shown = [ConsoleReporter()] if progress else []
     held: list[Prepared] = []
 
     def phases(config: RunConfig, prepared: Prepared) -> list[Phase]:
         held.append(prepared)
         return make_phases(config, prepared)
 
-    try:
-        result = run(config, dataset=given, reporter=reporter, phases=phases)
-    finally:
-        reporter.close()
+    result = run(config, dataset=given, callbacks=[*shown, *callbacks], phases=phases)
     if out is not None:
         return load(out)
     (prepared,) = held

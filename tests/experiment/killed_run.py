@@ -25,7 +25,7 @@ def main():
 
     def work():
         with stop_on_signals(kill=True) as stop:
-            run(config, reporter=ConsoleReporter(), stop=stop)
+            run(config, callbacks=[ConsoleReporter()], stop=stop)
 
     with small_runs():
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")

@@ -18,8 +18,8 @@ from fedpeft_jax.experiment import (
 )
 from fedpeft_jax.experiment.attack_study import Plan, check_plan, spread_rounds, study
 from fedpeft_jax.experiment.attack_tools import make_tools, read_server, score_items
+from fedpeft_jax.experiment.callbacks import Callbacks
 from fedpeft_jax.experiment.observation import Observed, make_observe
-from fedpeft_jax.experiment.reporting import SilentReporter
 from fedpeft_jax.federated import Release
 from fedpeft_jax.privacy.attacks import auc, mean_over_victims
 from tests.helpers import client_data
@@ -61,7 +61,7 @@ def test_clean_updates_reveal_the_items(name):
     if name == "lora":
         first = config.run.warm_up_rounds
         plan = PLAN._replace(attack_round=first)
-    entries = study(config, prepared, plan, SilentReporter())
+    entries = study(config, prepared, plan, Callbacks())
     for known in (True, False):
         assert figures(entries, "moves", known)["auc"]["mean"] > 0.95
         assert figures(entries, "moves", known)["precision"]["mean"] > 0.9
@@ -81,7 +81,7 @@ def test_a_small_epsilon_leaves_chance():
         privacy_model="local",
         target_epsilon=1.0,
     )
-    entries = study(config, prepared, PLAN, SilentReporter())
+    entries = study(config, prepared, PLAN, Callbacks())
     for known in (True, False):
         found = figures(entries, "moves", known)["auc"]
         assert abs(found["mean"] - 0.5) < 4 * found["error"] < 0.2
@@ -91,7 +91,7 @@ def test_a_small_epsilon_leaves_chance():
 def test_shadow_clients_reveal_the_items():
     config, prepared = prepared_of("full")
     plan = PLAN._replace(attacks=("moves", "shadow"), secure_sums=(1, 10))
-    entries = study(config, prepared, plan, SilentReporter())
+    entries = study(config, prepared, plan, Callbacks())
     for known in (True, False):
         assert figures(entries, "shadow", known)["auc"]["mean"] > 0.85
         # A sum of ten clients hides who has an item.
@@ -242,4 +242,4 @@ def test_plans_that_are_refused(plan, says):
 def test_more_clients_than_there_are():
     config, prepared = prepared_of("full")
     with pytest.raises(InputError, match="100 clients would be observed"):
-        study(config, prepared, Plan(), SilentReporter())
+        study(config, prepared, Plan(), Callbacks())

@@ -95,7 +95,7 @@ def test_a_bound_that_is_not_applied_is_caught():
 @pytest.mark.slow
 def test_without_noise_the_lower_bound_is_large():
     listener = Listener()
-    found = audit(config(0.0, rounds=1), 100, reporter=listener)
+    found = audit(config(0.0, rounds=1), 100, callbacks=[listener])
     assert found.epsilon_accountant == np.inf
     assert found.in_scores.min() > found.out_scores.max()
     assert found.epsilon_lower_bound > 1.5 and found.epsilon_gaussian > 4

@@ -319,7 +319,9 @@ def test_early_stopping_ends_the_run_with_its_best_model(tmp_path):
     folder = RunFolder(tmp_path / "stopped", "run")
     # The first value is the warm-up's, which does not count.
     validate = validating([0.9, 0.1, 0.3, 0.2, 0.3])
-    summary = run(config, folder=folder, reporter=listener, validate=validate).summary
+    summary = run(
+        config, folder=folder, callbacks=[listener], validate=validate
+    ).summary
     assert summary["rounds"] == {"run": 10, "evaluated": 6}
     assert [entry["round"] for entry in history(folder.path)] == [2, 4, 6, 8, 10]
     assert any("stopped after round 10" in note for note in listener.notes)

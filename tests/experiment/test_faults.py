@@ -9,7 +9,6 @@ import pytest
 
 from fedpeft_jax.core.errors import DivergedError, InputError
 from fedpeft_jax.experiment import (
-    Reporter,
     RunFolder,
     configure,
     load_variables,
@@ -50,13 +49,10 @@ def _small():
 def test_a_model_that_cannot_be_fitted_ends_the_run_before_its_first_round(
     settings, message, tmp_path
 ):
-    class NoRound(Reporter):
-        def progress(self, task, done, total, **values):
-            assert task != "rounds"
-
-    folder = RunFolder(tmp_path / "run", "run")
+    folder, listener = RunFolder(tmp_path / "run", "run"), Listener()
     with pytest.raises(InputError, match=message):
-        run(configure(**SETTINGS | settings), reporter=NoRound(), folder=folder)
+        run(configure(**SETTINGS | settings), callbacks=[listener], folder=folder)
+    assert all(task[0] != "rounds" for task in listener.tasks)
     assert list(folder.path.iterdir()) == []  # and the folder may be used again
 
 
@@ -66,7 +62,7 @@ def test_what_a_strategy_learned_is_noted_and_in_the_summary():
     settings |= {
         "embedding": "rq(num_codebooks=2, codebook_size=6, quantizer='kmeans')"
     }
-    summary = run(configure(**settings), reporter=listener).summary
+    summary = run(configure(**settings), callbacks=[listener]).summary
     figures = summary["pretraining"]["embedding"]
     norms = figures["residual_norms"]
     assert norms[0] > norms[1] > norms[2]
@@ -129,7 +125,7 @@ def test_a_disk_that_fills_up_names_the_file_and_keeps_the_lines_before(tmp_path
 
 def test_progress_reaches_the_end_and_names_its_figures():
     listener = Listener()
-    run(configure(**SETTINGS), reporter=listener)
+    run(configure(**SETTINGS), callbacks=[listener])
     rounds = [task for task in listener.tasks if task[0] == "rounds"]
     assert [done for _, done, *_ in rounds] == [2, 4, 6]
     assert rounds[-1][2:] == (6, {"loss", "valid NDCG@10", "rounds/s"})

@@ -51,7 +51,7 @@ def test_a_continued_run_does_not_pretrain(tmp_path):
         in_folder(tmp_path / "straight", {})
         stopped(tmp_path / "run", {}, calls=2)
         listener = Listener()
-        in_folder(tmp_path / "run", {}, reporter=listener)
+        in_folder(tmp_path / "run", {}, callbacks=[listener])
         assert "pretraining" not in {task for task, *_ in listener.tasks}
         assert "rounds" in {task for task, *_ in listener.tasks}
         assert results(tmp_path / "run") == results(tmp_path / "straight")

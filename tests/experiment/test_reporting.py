@@ -8,7 +8,6 @@ from rich.console import Console
 
 from fedpeft_jax.experiment.reporting import (
     ConsoleReporter,
-    SilentReporter,
     format_bytes,
     note_figures,
     print_summary,
@@ -90,15 +89,6 @@ def test_format_bytes(size, text):
     assert format_bytes(size) == text
 
 
-def test_the_silent_reporter_is_silent(capsys):
-    reporter = SilentReporter()
-    note_figures(reporter, "x", {"y": 1})
-    reporter.note("x")
-    reporter.progress("rounds", 1, 2, loss=0.5)
-    reporter.close()
-    assert capsys.readouterr() == ("", "")
-
-
 def test_plain_lines_are_spaced_in_time_and_end_at_the_end():
     clock = iter([0.0, 1.0, 2.5, 3.0, 3.1])
     where = console(terminal=False)
@@ -134,6 +124,23 @@ def test_bars_on_a_terminal():
     assert "pretraining" in last[0] and "5/10" in last[0] and "loss 0.5" in last[0]
     assert "rounds" in last[1] and "40/40" in last[1] and "loss 0.0625" in last[1]
     assert "a note between" in shown(where)
+
+
+def test_a_reporter_draws_the_bars_of_another_run():
+    where = console(terminal=True, width=100)
+    reporter = ConsoleReporter(where)
+    for total in (4, 7):
+        reporter.progress("rounds", total, total, loss=0.5)
+        reporter.close()
+    text = shown(where)
+    assert "4/4" in text and "7/7" in text
+
+
+def test_figures_are_one_note():
+    where = console(terminal=False)
+    note_figures(ConsoleReporter(where), "rq", {"dead_codes": [0, 1], "spread": 0.25})
+    note_figures(ConsoleReporter(where), "lora", {})
+    assert shown(where) == "rq: dead codes 0 1, spread 0.25\n"
 
 
 def test_a_long_name_is_folded_and_no_figure_is_lost():

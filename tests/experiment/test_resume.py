@@ -8,7 +8,7 @@ import pytest
 
 from fedpeft_jax import from_frame, generate_long_tailed
 from fedpeft_jax.core.errors import InputError, StoppedError
-from fedpeft_jax.experiment import Reporter, RunFolder, configure, load_variables, run
+from fedpeft_jax.experiment import Callback, RunFolder, configure, load_variables, run
 from tests.small_runs import (
     BACKBONES,
     SETTINGS,
@@ -119,16 +119,13 @@ def test_a_run_that_stopped_early_is_not_trained_on(tmp_path):
 
 def test_what_was_stopped_in_the_last_evaluation_is_evaluated(tmp_path):
     """No round runs again: the last checkpoint is of the last round."""
-
-    class NoRound(Reporter):
-        def progress(self, task, done, total, **values):
-            assert task != "rounds"
-
     in_folder(tmp_path / "run", {})
     before = results(tmp_path / "run")
     for name in ("summary.json", "per_user.parquet"):
         (tmp_path / "run" / name).unlink()
-    in_folder(tmp_path / "run", {}, reporter=NoRound())
+    listener = Listener()
+    in_folder(tmp_path / "run", {}, callbacks=[listener])
+    assert all(task[0] != "rounds" for task in listener.tasks)
     assert results(tmp_path / "run") == before
 
 
@@ -189,7 +186,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path):
         else:
             flip(folder / "manifest.json")
     listener = Listener()
-    in_folder(path, settings, reporter=listener)
+    in_folder(path, settings, callbacks=[listener])
     round_ = 0 if damage == "all" else 3
     assert any(f"continues after round {round_}" in note for note in listener.notes)
     passed = [n for n in listener.notes if "an older checkpoint is used" in n]
@@ -205,7 +202,7 @@ def test_lines_that_are_not_as_they_were_are_written_again(tmp_path):
     lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (path / "metrics.jsonl").write_text("".join(lines[:3]) + lines[3][:20])
     listener = Listener()
-    in_folder(path, settings, reporter=listener)
+    in_folder(path, settings, callbacks=[listener])
     assert any("is not as the checkpoint left it" in note for note in listener.notes)
     assert any("continues after round 3" in note for note in listener.notes)
     assert results(path) == results(tmp_path / "straight")
@@ -216,20 +213,20 @@ def test_a_damaged_model_of_a_finished_run_is_made_again(tmp_path):
     before = results(tmp_path)
     flip(tmp_path / "checkpoints" / "final" / "manifest.json")
     listener = Listener()
-    in_folder(tmp_path, {}, reporter=listener)
+    in_folder(tmp_path, {}, callbacks=[listener])
     assert any("made again from a checkpoint" in note for note in listener.notes)
     assert results(tmp_path) == before
     load_variables(tmp_path / "checkpoints" / "final")
 
 
 def test_a_folder_that_vanishes_is_one_error(tmp_path):
-    class Removes(Reporter):
+    class Removes(Callback):
         def progress(self, task, done, total, **values):
             if task == "rounds" and done == 4:
                 (tmp_path / "run").rename(tmp_path / "removed")
 
     with pytest.raises(InputError) as caught:
-        in_folder(tmp_path / "run", {"checkpoint_every": 1}, reporter=Removes())
+        in_folder(tmp_path / "run", {"checkpoint_every": 1}, callbacks=[Removes()])
     assert "\n" not in str(caught.value) and str(tmp_path / "run") in str(caught.value)
 
 
@@ -244,7 +241,7 @@ def test_a_full_disk_at_the_end_loses_nothing(tmp_path):
     assert "per_user.parquet" in str(caught.value) and "\n" not in str(caught.value)
     assert not (path / "summary.json").exists()
     listener = Listener()
-    in_folder(path, {}, reporter=listener)
+    in_folder(path, {}, callbacks=[listener])
     assert any("continues after round 6" in note for note in listener.notes)
     assert results(path) == results(tmp_path / "straight")
 

@@ -139,7 +139,7 @@ def test_given_candidates_from_a_file_and_from_a_frame(files, capsys):
     flags, file = files
     config = configure(**{**GIVEN, "num_candidates": None}, given_candidates=file)
     listener = Listener()
-    one = run(config, dataset=data(), reporter=listener).summary
+    one = run(config, dataset=data(), callbacks=[listener]).summary
     assert one["protocol"]["candidates"] == {"given": file, "fewest": 10, "most": 12}
     assert any("10 to 12 per user" in note for note in listener.notes)
     assert f"against the 10 to 12 candidates of {file}" in " ".join(
@@ -191,7 +191,7 @@ def test_early_stopping_needs_validation_rows():
 
 def test_the_last_evaluation_reports_its_progress(tmp_path):
     listener = Listener()
-    run(configure(**GIVEN), dataset=data(), reporter=listener)
+    run(configure(**GIVEN), dataset=data(), callbacks=[listener])
     calls = [task[1:3] for task in listener.tasks if task[0] == "evaluate"]
     total = calls[0][1]
     assert calls == [(done, total) for done in range(1, total + 1)]
@@ -211,7 +211,7 @@ def test_a_signal_ends_the_last_evaluation_and_the_run_continues(several, tmp_pa
     path = tmp_path / "run"
     config = configure(**GIVEN, out=str(path))
     with pytest.raises(StoppedError, match="stopped the run after round 6"):
-        run(config, dataset=data(), reporter=Watch(), stop=stop)
+        run(config, dataset=data(), callbacks=[Watch()], stop=stop)
     assert len([one for one in evaluating if one]) == 1
     assert not (path / "summary.json").exists()
     run(config, dataset=data())

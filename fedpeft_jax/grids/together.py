@@ -1,0 +1,108 @@
+"""Executors that run cells of one program in this process: threads, map and vmap.
+
+Cells that differ in nothing that changes shapes (`program_key.py`) are compiled once,
+and share data, text and pretraining. Cells of other programs follow as further groups.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Sequence
+
+from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
+from fedpeft_jax.experiment import RunFolder, RunResult
+from fedpeft_jax.grids.cells import Cell
+from fedpeft_jax.grids.execution import CellProgress, Context, Outcome, Rounds, one_line
+from fedpeft_jax.grids.program_key import program_key
+from fedpeft_jax.grids.shared_program import Remembered, run_together
+
+
+def run_groups(cells: Sequence[Cell], context: Context, how: str) -> None:
+    """Runs cells in this process, those of one program at the same time.
+
+    Args:
+      cells: the cells.
+      context: the folder, the watcher, the signal to stop, and the most cells at once.
+      how: `'threads'`, `'map'` or `'vmap'`, see `run_together`.
+
+    Raises:
+      StoppedError: if a signal asked the grid to stop; its state is saved.
+    """
+    once = Remembered()
+    for group in groups_of(cells):
+        for first in range(0, len(group), context.at_once):
+            _run_some(group[first : first + context.at_once], context, how, once)
+
+
+def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Returns the cells by program, in the order in which the programs occur.
+
+    Args:
+      cells: the cells.
+    """
+    groups: dict[object, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(program_key(cell.config), []).append(cell)
+    return list(groups.values())
+
+
+def _run_some(
+    cells: Sequence[Cell], context: Context, how: str, once: Remembered
+) -> None:
+    """Runs some cells of one program at the same time."""
+    watcher, lock = context.watcher, threading.Lock()
+    stopped: list[StoppedError] = []
+
+    def follow(cell: Cell) -> Rounds:
+        def rounds(done: int, ndcg: float | None) -> None:
+            with lock:  # every cell has its own thread
+                watcher.rounds(cell, done, ndcg)
+
+        return rounds
+
+    with contextlib.ExitStack() as at_end:
+        opened: list[tuple[Cell, RunFolder]] = []
+        for cell in cells:
+            watcher.begin(cell)
+            path = context.folder / cell.name
+            try:
+                folder = RunFolder(path, cell.config.name, cell.config.run.resume)
+            except InputError as error:
+                watcher.end(cell, Outcome("failed", one_line(error, path)))
+                continue
+            at_end.callback(folder.close)
+            opened.append((cell, folder))
+
+        def ended(place: int, result: RunResult | Exception) -> None:
+            cell, folder = opened[place]
+            if isinstance(result, StoppedError):
+                stopped.append(result)
+                return
+            with lock:
+                watcher.end(cell, _outcome(result, lambda e: one_line(e, folder.path)))
+
+        run_together(
+            [cell.config for cell, _ in opened],
+            [folder for _, folder in opened],
+            [[CellProgress(follow(cell))] for cell, _ in opened],
+            context.stop,
+            how,
+            ended,
+            once=once,
+        )
+    if stopped:
+        number = stopped[0].signal
+        raise StoppedError(f"{signal.Signals(number).name} stopped the grid", number)
+
+
+def _outcome(
+    result: RunResult | Exception, line: Callable[[Exception], str]
+) -> Outcome:
+    """Returns how a cell ended."""
+    if isinstance(result, RunResult):
+        return Outcome("finished")
+    if isinstance(result, DivergedError):
+        return Outcome("diverged", line(result))
+    if isinstance(result, InputError):
+        return Outcome("failed", line(result))
+    return Outcome("failed", f"{type(result).__name__}: {line(result)[:500]}")
