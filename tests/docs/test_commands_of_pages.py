@@ -10,13 +10,17 @@ from absl import flags
 from absl.testing import flagsaver
 
 from fedpeft_jax.commands import COMMANDS
-from fedpeft_jax.commands.grid import read_row
 from fedpeft_jax.experiment import cli
+from fedpeft_jax.grids.addresses import apply
+from fedpeft_jax.grids.axes import read_row
 from tests.docs.pages import PAGES, blocks
 from tests.helpers import ROOT
 from tests.small_runs import load_command
 
 BASH_PAGES = [page for page in PAGES if blocks(page, "bash")]
+PROGRAMS = (
+    "python", "python3", "pip", "fedpeft-jax", "pytest", "jupyter", "tensorboard",
+)  # fmt: skip
 MODULES = {"venv", "sphinx", "pytest"}  # of `python -m`
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -30,7 +34,7 @@ def recorded(page, folder):
     """
     log, programs = folder / "log", folder / "programs"
     programs.mkdir()
-    for name in ("python", "python3", "pip", "fedpeft-jax", "pytest"):
+    for name in PROGRAMS:
         stub = programs / name
         stub.write_text(f"""#!/bin/bash\nprintf '%s\\x1f' {name} "$@" >> {log}
 echo >> {log}\n""")
@@ -84,11 +88,12 @@ def check_command(name, words):
     with flagsaver.flagsaver(), flags_of(name) as command:
         flags.FLAGS.unparse_flags()
         rest = cli.parse_flags([name, *words])
-        assert len(rest) == 1, f"unexpected arguments {rest[1:]}"
+        folders = name == "report"  # the one command with arguments
+        assert len(rest) == 1 or folders, f"unexpected arguments {rest[1:]}"
         settings = cli.settings_from_flags()
         rows = flags.FLAGS.vary if "vary" in flags.FLAGS else None
         for row in rows or ():
-            cli.configure_row(read_row(row, settings))
+            cli.configure_row(apply(settings, read_row(row)))
         if settings and not rows:
             cli.configure_row(settings)
         if {"--list", "--print_config"} & {*words}:
