@@ -65,7 +65,8 @@ expected = [
 ]
 np.testing.assert_allclose(module.apply(variables), expected, rtol=1e-6)
 np.testing.assert_array_equal(
-    module.apply(variables, jnp.array([599, 7])), module.apply(variables)[[599, 7]]
+    module.apply(variables, jnp.array([599, 7])),
+    np.asarray(module.apply(variables))[[599, 7]],
 )
 print("distinct vectors:", len(np.unique(np.round(module.apply(variables), 5), axis=0)))
 
