@@ -143,6 +143,9 @@ pl.DataFrame(
 )
 
 # %% [markdown]
+# Before training, the embedding says nothing about the attributes that no text reveals.
+# After training it predicts them, and the attributes in the text better than before.
+#
 # ## Codes
 #
 # `rq` describes an item by a few codes: the first one of `l` codebooks gives a coarse

@@ -55,7 +55,7 @@ start()
 # %%
 grid = fj.load_grid("runs/grid")
 grid.select(
-    "cell", "status", "seed", "embedding", "client_optimizer", "test_sampled_ndcg@10"
+    "status", "seed", "embedding", "client_optimizer", "test_sampled_ndcg@10"
 ).head()
 
 # %% [markdown]
