@@ -21,7 +21,7 @@ from sklearn.model_selection import cross_val_score
 import fedpeft_jax as fj
 from fedpeft_jax.data.readers.synthetic import plant_synthetic
 
-pl.Config.set_fmt_str_lengths(60)  # long titles in full
+_ = pl.Config.set_fmt_str_lengths(60)  # long titles in full
 
 # %% [markdown]
 # ## Before and after
@@ -43,8 +43,9 @@ before.shape, after.shape
 # %% [markdown]
 # ## Nearest items by title
 #
-# Before training, near items have similar text. After training, they are liked by the
-# same users.
+# The most popular item and its neighbours. Before training, neighbours share words,
+# genres or years. After training they need not have a word in common; below, the
+# planted attributes show what they share.
 
 # %%
 titles = list(model.titles)
@@ -142,12 +143,15 @@ pl.DataFrame(
 )
 
 # %% [markdown]
+# Before training, the embedding says nothing about the attributes that no text reveals.
+# After training it predicts them, and the attributes in the text better than before.
+#
 # ## Codes
 #
 # `rq` describes an item by a few codes: the first one of `l` codebooks gives a coarse
 # group, and each further one divides what is left. `make_phases` fits the codes without
-# training. The tree below shows two groups of the first codebook, with the titles of
-# some of their subgroups.
+# training. The tree below shows two groups of the first codebook, with titles of their
+# largest subgroups.
 
 # %%
 spec = "rq(num_codebooks=2, codebook_size=12, quantizer='kmeans')"
@@ -162,7 +166,8 @@ codes = np.asarray(found["item_embedding"]["compressed"]["codes"])
 for first in range(2):
     group = np.flatnonzero(codes[:, 0] == first)
     print(f"code {first}: {len(group)} items")
-    for second in np.unique(codes[group, 1])[:4]:
+    sizes = np.bincount(codes[group, 1])
+    for second in np.argsort(-sizes, kind="stable")[:4]:
         inside = group[codes[group, 1] == second]
         names = "; ".join(titles[item] for item in inside[:3])
         print(f"  code {first}.{second}: {len(inside)} items, {names}")

@@ -16,7 +16,7 @@ import polars as pl
 
 import fedpeft_jax as fj
 
-pl.Config.set_fmt_str_lengths(60)  # long titles in full
+_ = pl.Config.set_fmt_str_lengths(60)  # long titles in full
 
 # %% [markdown]
 # ## Train
@@ -28,7 +28,7 @@ pl.Config.set_fmt_str_lengths(60)  # long titles in full
 # %%
 model = fj.train(
     rounds=200,
-    eval_every=10,
+    eval_every=20,
     embedding="lora(rank=4)",
     out="runs/quickstart/lora",
     progress=False,
@@ -62,7 +62,7 @@ model.similar_items(7, k=5)
 # %%
 table = fj.train(
     rounds=200,
-    eval_every=10,
+    eval_every=20,
     full="trained",
     embedding="none",
     out="runs/quickstart/table",

@@ -10,7 +10,7 @@ import polars as pl
 
 import fedpeft_jax as fj
 
-pl.Config.set_fmt_str_lengths(60)  # long titles in full
+_ = pl.Config.set_fmt_str_lengths(60)  # long titles in full
 
 # %% [markdown]
 # ## Two tables

@@ -4,11 +4,15 @@
 # An item embedding decides what the clients train and send. This notebook writes one
 # from nothing, tests it, and compares it with the built-in ones at equal size.
 #
-# The idea is the quotient-remainder trick (Shi et al., KDD 2020, arXiv 1909.02107):
-# with `m` buckets, item `i` is the pair of its quotient and its remainder by `m`, and
-# no two items have the same pair. Two small tables are enough,
+# LoRA trains both of its sides, a thin vector per item and a basis that all items
+# share. The idea here is to fix the basis, so that nothing shared is trained or sent.
+# With cosines as the basis, which every client can compute,
 #
-# $$\mathrm{compressed}(i) = Q[i \,\mathrm{div}\, m] + R[i \bmod m].$$
+# $$\mathrm{compressed}(i)_d = \sqrt{2 / D} \sum_{j=1}^{k} a_{ij}
+# \cos\left(\pi j (d + 1/2) / D\right), \qquad d = 0, \dots, D - 1.$$
+#
+# CoLR (Nguyen et al., WWW 2024) fixes one side, too, and draws another one in every
+# round.
 
 # %%
 import flax.linen as nn
@@ -22,77 +26,93 @@ import fedpeft_jax as fj
 # %% [markdown]
 # ## The module
 #
-# The Flax collection of a variable says its federated role. Variables made by
-# `self.param` are shared by all items: the clients train them, and they are sent whole.
-# `ids` are the items whose vectors are wanted, or None for all of them.
+# The Flax collection of a variable says its federated role. A table in the collection
+# `fj.ROWS` has a row per item: a client holds and trains the rows of its items, and
+# these are what it sends. Parameters made by `self.param` would be shared by all items;
+# this embedding has none.
+#
+# `ids` are the rows that are wanted, or None for all rows. On a client these are the
+# rows of its own items, and not the catalogue.
 
 
 # %%
-class QuotientRemainder(fj.CompressedEmbedding):
-    """The sum of a row of two shared tables."""
+def cosines(rank, features):
+    """Returns an orthonormal basis, float32[rank, features]."""
+    angles = np.outer(np.arange(1, rank + 1), np.arange(features) + 0.5)
+    return np.sqrt(2 / features) * np.cos(np.pi * angles / features).astype(np.float32)
 
-    num_buckets: int = 24
+
+class FixedBasis(fj.CompressedEmbedding):
+    """A trained thin vector per item, times a fixed basis of cosines."""
+
+    rank: int = 16
 
     def setup(self):
-        num_quotients = -(-self.num_items // self.num_buckets)
-        zeros = nn.initializers.zeros
-        self.quotients = self.param("quotients", zeros, (num_quotients, self.features))
-        self.remainders = self.param(
-            "remainders", nn.initializers.normal(0.1), (self.num_buckets, self.features)
+        shape = (self.num_items, self.rank)
+        self.a = self.variable(
+            fj.ROWS,
+            "a",
+            lambda: nn.initializers.normal(0.1)(self.make_rng("params"), shape),
         )
 
     def __call__(self, ids=None):
-        ids = jnp.arange(self.num_items) if ids is None else ids
-        quotient, remainder = ids // self.num_buckets, ids % self.num_buckets
-        return fj.take(self.quotients, quotient) + fj.take(self.remainders, remainder)
+        return fj.take(self.a.value, ids) @ cosines(self.rank, self.features)
 
 
 # %% [markdown]
 # ## Test it
 #
 # A module is a pair of pure functions, `init` and `apply`, so that it can be tested
-# without a run. All vectors must be those of the formula:
+# without a run. The basis must be orthonormal, and the vectors those of the formula,
+# here written with loops:
 
 # %%
-module = QuotientRemainder(num_items=600, features=32)
+basis = cosines(16, 32)
+np.testing.assert_allclose(basis @ basis.T, np.eye(16), atol=1e-6)
+
+module = FixedBasis(num_items=600, features=32)
 variables = module.init(jax.random.key(0), jnp.arange(3))
-variables = jax.tree.map(  # random tables, also where they begin with zeros
-    lambda x: jax.random.normal(jax.random.key(1), x.shape), variables
-)
-tables = jax.tree.map(np.asarray, variables["params"])
-expected = [
-    tables["quotients"][i // 24] + tables["remainders"][i % 24] for i in range(600)
-]
-np.testing.assert_allclose(module.apply(variables), expected, rtol=1e-6)
-np.testing.assert_array_equal(
-    module.apply(variables, jnp.array([599, 7])), module.apply(variables)[[599, 7]]
-)
-print("distinct vectors:", len(np.unique(np.round(module.apply(variables), 5), axis=0)))
+a = np.asarray(variables["rows"]["a"])
+vectors = np.asarray(module.apply(variables))
+for item, d in ((0, 0), (7, 31), (599, 12)):
+    terms = [a[item, j - 1] * np.cos(np.pi * j * (d + 0.5) / 32) for j in range(1, 17)]
+    np.testing.assert_allclose(
+        vectors[item, d], np.sqrt(2 / 32) * sum(terms), rtol=1e-4
+    )
+some = module.apply(variables, jnp.array([599, 7]))
+np.testing.assert_allclose(some, vectors[[599, 7]], atol=1e-6)
+jax.tree.map(jnp.shape, variables)
 
 # %% [markdown]
 # ## Register it
 #
-# One line makes it a word of every setting, of the command line and of grids. A file in
-# `fedpeft_jax/embeddings` with its line in the registry is also covered by the contract
-# tests, with every recommender.
+# One line makes it a word of every setting. A file in `fedpeft_jax/embeddings` with its
+# line in the registry is also a flag of the command line, and the contract tests cover
+# it with every recommender.
 
 # %%
-fj.EMBEDDINGS["quotient_remainder"] = QuotientRemainder
+fj.EMBEDDINGS["fixed_basis"] = FixedBasis
 
 # %% [markdown]
 # ## Compare it
 #
 # With `full="none"` there is no other item parameter, so that the comparison shows the
-# compressed embedding alone. The rivals have about as many numbers: `hash` with 49
-# rows, and `lora` of rank 2, whose number per round is `2 (I + D)`.
+# compressed embeddings alone. The others have about as many numbers: `lora` sends `16
+# (I + D)`, and `hash` 316 rows of D.
 
 # %%
 strategies = {
-    "quotient-remainder": "quotient_remainder(num_buckets=24)",
-    "hash": "hash(num_buckets=49)",
-    "LoRA": "lora(rank=2)",
+    "fixed basis": "fixed_basis(rank=16)",
+    "LoRA": "lora(rank=16)",
+    "hash": "hash(num_buckets=316)",
 }
-settings = {"full": "none", "rounds": 200, "eval_every": 10}
+settings = {
+    "full": "none",
+    "rounds": 200,
+    "eval_every": 10,
+    "client_optimizer": "adam(learning_rate=0.03)",
+    "max_buckets": 2,  # fewer shapes, which compile sooner
+}
 models = {
     name: fj.train(**settings, embedding=spec, out=f"runs/own/{name}", progress=False)
     for name, spec in strategies.items()
@@ -108,10 +128,15 @@ for name, model in models.items():
             "embedding": name,
             "HR@10": test["hit_rate@10"],
             "NDCG@10": test["ndcg@10"],
-            "numbers sent per round": sum(sent.values()) // 4,
+            "numbers sent per round": int(sum(sent.values())) // 4,
         }
     )
 pl.DataFrame(rows).with_columns(pl.col("HR@10", "NDCG@10").round(3))
 
 # %%
 fj.plot_curves({name: f"runs/own/{name}" for name in strategies})
+
+# %% [markdown]
+# On these data and with these settings, the fixed basis is as good as LoRA within the
+# standard error (0.014 for HR@10 with 1000 users), and sends 5 % less. One seed and one
+# data set are no result yet; the notebook `grid` shows how to run more.

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ AXES = ("round", "bytes", "seconds")
 
 # Runs that differ in nothing but these are one curve.
 _NOT_COMPARED = (*FREE, *SUMMARY, "seed", "data_dir")
+_PRIVATE = "private_optimizer"
 
 
 class History(NamedTuple):
@@ -68,7 +70,7 @@ def read_histories(folder: Folder) -> list[History]:
     path = pathlib.Path(folder)
     found = [path] if (path / "config.json").is_file() else []
     if not found and path.is_dir():
-        inside = sorted(path.iterdir(), key=lambda one: (len(one.name), one))
+        inside = sorted(path.iterdir(), key=lambda one: _natural(one.name))
         found = [one for one in inside if (one / "config.json").is_file()]
     if not found:
         raise InputError(
@@ -113,7 +115,11 @@ def grouped(runs: Folders) -> dict[str, list[History]]:
     for run in _all(runs):
         kept = {k: v for k, v in run.config.items() if k not in _NOT_COMPARED}
         groups.setdefault(repr(sorted(kept.items())), (kept, []))[1].append(run)
-    labels = row_labels([settings for settings, _ in groups.values()])
+    rows = [settings for settings, _ in groups.values()]
+    if all(row.get(_PRIVATE) == row.get("client_optimizer") for row in rows):
+        for row in rows:  # by default it follows the other one
+            row.pop(_PRIVATE, None)
+    labels = row_labels(rows)
     return dict(zip(labels, (some for _, some in groups.values()), strict=True))
 
 
@@ -138,6 +144,12 @@ def value_of(entry: Mapping[str, Any], metric: str) -> float | None:
     }
     value = found.get(metric)
     return None if value is None else float(value)
+
+
+def _natural(name: str) -> list[str | float]:
+    """Returns a key that sorts the numbers in names by their value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)  # every second one is a number
+    return [float(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def _all(runs: Folder | Sequence[Folder]) -> Iterator[History]:

@@ -13,6 +13,8 @@ from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 2, 1, 2)))
 _GREY = "#777777"
+_LEGEND: Any = {"fontsize": 8.5, "frameon": False, "handlelength": 2.8}
+_LONG, _MANY = 30, 5  # characters of a label, and curves, beside which no room is left
 _FEW = 12  # at most so many points of a curve are marked
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # matplotlib brings it along
@@ -64,9 +66,16 @@ def plot_curves(
     if not curves:
         raise InputError("the runs have measured nothing yet: wait for the first round")
     levels, name = _references(runs, metric, baselines)
-    figure, (axes,) = make_figure(1, size)
+    wide = max(len(curve.label) for curve in curves) > _LONG or len(curves) > _MANY
+    width, height = size
+    extra = 0.2 * len(curves) if wide else 0.0
+    figure, (axes,) = make_figure(1, (width, height + extra))
     draw_curves(axes, curves, metric, x)
     draw_levels(axes, levels)
+    if wide:  # below the plot, or it would hide the curves
+        figure.legend(loc="outside lower left", **_LEGEND)
+    elif len(curves) > 1 or isinstance(runs, Mapping):
+        axes.legend(**_LEGEND)
     axes.set_title(name if title is None else title, loc="left", fontsize=10.5)
     return figure
 
@@ -99,7 +108,7 @@ def make_figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[A
 
 
 def draw_curves(axes: Any, curves: Sequence[Curve], metric: str, x: str) -> None:
-    """Draws curves with their bands, the labels of the axes and a legend.
+    """Draws curves with their bands, and the labels of the axes.
 
     Args:
       axes: where.
@@ -107,7 +116,7 @@ def draw_curves(axes: Any, curves: Sequence[Curve], metric: str, x: str) -> None
       metric: the name of their figure.
       x: `'round'`, `'bytes'` or `'seconds'`.
     """
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     # The line style changes with the colour, for who sees or prints no colours.
     looks = zip(itertools.cycle(COLORS), itertools.cycle(_LINES), strict=False)
@@ -127,12 +136,12 @@ def draw_curves(axes: Any, curves: Sequence[Curve], metric: str, x: str) -> None
             low, high = curve.mean - curve.spread, curve.mean + curve.spread
             axes.fill_between(curve.x, low, high, color=color, alpha=0.18, linewidth=0)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=x == "round"))
     axes.set_xlabel(_X_LABELS[x])
     axes.set_ylabel(metric_label(metric))
     for name, axis in ((x, axes.xaxis), (metric, axes.yaxis)):
         if name == "bytes":
             axis.set_major_formatter(FuncFormatter(lambda size, _: format_bytes(size)))
-    axes.legend(fontsize=8.5, frameon=False, handlelength=2.8)
 
 
 def draw_levels(axes: Any, levels: Mapping[str, float]) -> None:

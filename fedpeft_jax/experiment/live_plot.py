@@ -100,7 +100,6 @@ class LivePlot(Callback):
             x, y = np.array(list(points)), np.array(list(points.values()))
             last = max([last, *points])
             draw_curves(axes, [Curve(name, x, y, np.zeros(len(x)), 1)], name, "round")
-            axes.get_legend().remove()
             axes.set_xlim(0, self._total)
         figure.suptitle(f"round {last} of {self._total}", fontsize=10)
         self.figure = figure

@@ -1,5 +1,6 @@
 """Learning curves of folders: means over seeds, baselines, and a plot that follows."""
 
+import io
 import json
 
 import numpy as np
@@ -101,6 +102,32 @@ def test_the_plot(grid):
     assert texts == {"random", "most popular, log odds"}  # too close for two texts
     assert axes.get_ylabel() == "validation NDCG@10" and axes.get_xlabel() == "round"
     assert axes.get_title(loc="left") == "toy"
+
+
+def test_long_labels_are_below_the_plot(tmp_path):
+    for rank in (10, 9):
+        for step in ("0.01", "0.003"):
+            name = f"rank={rank},step={step}"
+            spec = f"adam(learning_rate={step})"
+            write(tmp_path / name, 0, [0.1], embedding=f"lora(rank={rank})")
+            path = tmp_path / name / "config.json"
+            more = {"client_optimizer": spec, "private_optimizer": spec}
+            path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    figure = fedpeft_jax.plot_curves(tmp_path)
+    assert figure.axes[0].get_legend() is None
+    (legend,) = figure.legends
+    # The private optimizer follows the other one, and says nothing; 9 is before 10.
+    assert [text.get_text() for text in legend.get_texts()] == [
+        f"LoRA {rank}, client_optimizer=adam(learning_rate={step})"
+        for rank in (9, 10)
+        for step in ("0.003", "0.01")
+    ]
+    figure.savefig(io.BytesIO(), format="png")
+    width, height = figure.canvas.get_width_height()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0
+    assert box.y1 < figure.axes[0].get_tightbbox().y0
+    assert figure.axes[0].get_window_extent().width > width / 2
 
 
 def test_baselines_may_be_chosen(grid):
