@@ -135,7 +135,6 @@ def read_source(app: Any, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("](../docs/", "](/")
     # A figure and its spread stay on one line of a cell.
     source[0] = re.sub(r"(?<=\d) (?=[±%])|(?<=±) (?=[\d.])", "\u00a0", source[0])
-    source[0] = source[0].replace("](../notebooks/", "](/notebooks/")
     source[0] = source[0].replace("](../README.md", "](/index.md")
     source[0] = source[0].replace("](../CONTRIBUTING.md", "](/contributing.md")
 
