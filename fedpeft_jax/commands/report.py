@@ -94,12 +94,13 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         given = flags.FLAGS
-        folders = list(dict.fromkeys(map(pathlib.Path, [*argv[1:], *given.runs])))
+        folders = list(map(pathlib.Path, [*argv[1:], *given.runs]))
         if not folders:
             raise InputError("no runs are given: name folders of runs or of grids")
         if given.out is None:
             print_runs(folders)
         else:
-            write_report(folders, pathlib.Path(given.out), given.against, given.title)
+            once = list(dict.fromkeys(folders))
+            write_report(once, pathlib.Path(given.out), given.against, given.title)
 
     return cli.exit_code(work)

@@ -39,7 +39,7 @@ def test_help_lists_the_commands_and_the_flags_of_one():
     assert all(f"  {name} " in found.stdout for name in COMMANDS)
     found = console("grid", "--help")
     assert "--seeds" in found.stdout and "--local_epochs" in found.stdout
-    assert found.stdout.startswith("Runs rows of settings")
+    assert found.stdout.startswith("Runs many settings")
 
 
 @pytest.mark.parametrize("arguments", [(), ("walk",), ("--rounds=3",)])
@@ -78,4 +78,4 @@ def test_a_report_of_what_is_no_run(capsys, tmp_path, content, says):
 
 def test_a_report_of_nothing(capsys):
     assert run_cli(script="report") == 2
-    assert "--runs" in capsys.readouterr().err
+    assert "name folders of runs" in capsys.readouterr().err
