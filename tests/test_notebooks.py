@@ -24,7 +24,8 @@ def test_every_notebook_is_paired_and_listed():
     sources = {path.stem for path in FOLDER.glob("*.py")} - {"render"}
     assert sources == set(NAMES) and NAMES
     page = (ROOT / "docs" / "notebooks.md").read_text()
-    assert set(re.findall(r"notebooks/(\w+)\.ipynb\)", page)) == set(NAMES)
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(NAMES)
+    assert all(f"\nnotebooks/{name}\n" in page for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

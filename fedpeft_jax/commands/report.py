@@ -28,9 +28,10 @@ ENDINGS = (".html", ".md")
 def define_flags() -> None:
     """Defines the flags of the command."""
     flags.DEFINE_list("runs", [], "more folders, separated by commas")
-    flags.DEFINE_string(
-        "out", None, f"file that the report is written to ({', '.join(ENDINGS)})"
-    )
+    if "out" not in flags.FLAGS:  # a setting, if the process has other commands
+        flags.DEFINE_string(
+            "out", None, f"file that the report is written to ({', '.join(ENDINGS)})"
+        )
     flags.DEFINE_string(
         "against",
         None,

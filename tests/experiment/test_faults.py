@@ -87,6 +87,7 @@ def test_a_non_finite_update_stops_the_run_and_nothing_before_it_is_lost(tmp_pat
     assert json.loads((folder.path / "config.json").read_text()) == config.flat()
 
 
+@pytest.mark.slow
 def test_a_divergence_after_good_rounds_keeps_them(tmp_path, monkeypatch):
     """The fifth round's update is not finite; the fourth's model is on disk."""
 

@@ -209,7 +209,7 @@ def test_folders_that_cannot_be_written(capsys, tmp_path, monkeypatch, out):
         ("--seeds=0,-1", "at least 0"),
         ("--seeds=1,1", "write 0,1,2"),
         (f"--seeds={'9' * 5000}", "write 0,1,2"),
-        ("--vary=full='x", "no closing quotation"),
+        ("--vary=full='x", "a quote that is not closed"),
     ],
 )
 def test_a_grid_that_cannot_be(capsys, tmp_path, argument, says):

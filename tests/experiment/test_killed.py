@@ -162,6 +162,7 @@ def test_two_processes_never_share_a_folder(environment, tmp_path):
     third.communicate()
 
 
+@pytest.mark.slow
 def test_a_disk_without_space_for_a_checkpoint_is_one_error(environment, tmp_path):
     """A limit on the size of files stands for the full disk."""
     settings = {**COMMON, "features": 64, "file_size_limit": 10_000}
