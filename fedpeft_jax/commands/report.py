@@ -16,11 +16,11 @@ from absl import flags
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import cli, print_summary
 from fedpeft_jax.experiment.finished import FinishedRun, read_grids, read_summary
+from fedpeft_jax.experiment.plot_style import check_matplotlib
 from fedpeft_jax.reports.collect import collect
 from fedpeft_jax.reports.contents import make_report
 from fedpeft_jax.reports.markdown import as_markdown
 from fedpeft_jax.reports.page import as_page
-from fedpeft_jax.reports.plots import check_matplotlib
 
 ENDINGS = (".html", ".md")
 
@@ -80,7 +80,7 @@ def write_report(
     if out.is_dir() or not out.parent.is_dir():
         what = "is a folder" if out.is_dir() else "is in a folder that does not exist"
         raise InputError(f"--out={out} {what}: name a file")
-    check_matplotlib()
+    check_matplotlib("a report")
     report = make_report(collect(folders, against), title)
     text = (as_page if out.suffix.lower() == ".html" else as_markdown)(report)
     try:

@@ -1,30 +1,29 @@
 """Draws learning curves, with colours and line styles that everybody tells apart."""
 
-import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.curves import Curve, Folders, grouped, make_curves
+from fedpeft_jax.experiment.plot_style import (
+    COLORS,
+    GRID,
+    LINES,
+    STYLE,
+    check_matplotlib,
+    draw_levels,
+)
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
 
-# Okabe and Ito's colours without yellow, which is too light for a thin line.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
-_LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 2, 1, 2)))
-_GREY = "#777777"
 _LEGEND: Any = {"fontsize": 8.5, "frameon": False, "handlelength": 2.8}
 _LONG, _MANY = 30, 5  # characters of a label, and curves, beside which no room is left
 _FEW = 12  # at most so many points of a curve are marked
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",  # matplotlib brings it along
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#999999",
+    **STYLE,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e9e9e9",
+    "grid.color": GRID,
 }
 _X_LABELS = {"round": "round", "bytes": "bytes sent", "seconds": "seconds"}
 
@@ -80,16 +79,6 @@ def plot_curves(
     return figure
 
 
-def check_matplotlib(what: str) -> None:
-    """Raises InputError if matplotlib is not installed.
-
-    Args:
-      what: what needs it.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError(f"{what} needs matplotlib: run pip install -e '.[plot]'")
-
-
 def make_figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
     """Returns a figure with some panels side by side, and their axes.
 
@@ -119,7 +108,7 @@ def draw_curves(axes: Any, curves: Sequence[Curve], metric: str, x: str) -> None
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     # The line style changes with the colour, for who sees or prints no colours.
-    looks = zip(itertools.cycle(COLORS), itertools.cycle(_LINES), strict=False)
+    looks = zip(itertools.cycle(COLORS), itertools.cycle(LINES), strict=False)
     for curve, (color, line) in zip(curves, looks, strict=False):
         several = f" ({curve.num_runs} seeds)" if curve.num_runs > 1 else ""
         axes.plot(
@@ -142,36 +131,6 @@ def draw_curves(axes: Any, curves: Sequence[Curve], metric: str, x: str) -> None
     for name, axis in ((x, axes.xaxis), (metric, axes.yaxis)):
         if name == "bytes":
             axis.set_major_formatter(FuncFormatter(lambda size, _: format_bytes(size)))
-
-
-def draw_levels(axes: Any, levels: Mapping[str, float]) -> None:
-    """Draws horizontal lines with their names; lines close together share one text.
-
-    Args:
-      axes: where, after the curves.
-      levels: the heights by name.
-    """
-    for value in levels.values():
-        axes.axhline(value, color=_GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
-    low, high = axes.get_ylim()
-    groups: list[tuple[float, list[str]]] = []
-    for name, value in sorted(levels.items(), key=lambda level: level[1]):
-        if groups and value - groups[-1][0] < 0.05 * (high - low):
-            groups[-1] = (value, [*groups[-1][1], name])
-        else:
-            groups.append((value, [name]))
-    for value, names in groups:
-        axes.annotate(
-            ", ".join(names),
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 1.5),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color="#555555",
-        )
 
 
 def metric_label(metric: str) -> str:

@@ -11,11 +11,8 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.callbacks import Callback
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.curves import Curve, value_of
-from fedpeft_jax.experiment.curves_plot import (
-    check_matplotlib,
-    draw_curves,
-    make_figure,
-)
+from fedpeft_jax.experiment.curves_plot import draw_curves, make_figure
+from fedpeft_jax.experiment.plot_style import check_matplotlib
 
 
 class LivePlot(Callback):

@@ -1,5 +1,6 @@
-"""The memory of the machine and of its accelerator."""
+"""The memory and the cores of the machine, and the memory of its accelerator."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -34,3 +35,15 @@ def device_memory() -> int | None:
     """Returns the bytes of an accelerator's memory; None on a CPU."""
     stats = jax.devices()[0].memory_stats()
     return int(stats["bytes_limit"]) if stats and stats.get("bytes_limit") else None
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use.
+
+    Example:
+      >>> num_cores() > 0
+      True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -3,7 +3,6 @@
 The same comparison gives the same file, byte for byte, with the same matplotlib.
 """
 
-import importlib.util
 import io
 import math
 import pathlib
@@ -13,6 +12,7 @@ from typing import Any
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.pareto import Comparison, ParetoRow, on_front
 from fedpeft_jax.experiment.plot_labels import place_labels
+from fedpeft_jax.experiment.plot_style import GREY, GRID, STYLE, check_matplotlib
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
 
 PLOT_ENDINGS = (".png", ".svg")
@@ -26,18 +26,6 @@ _LOOKS = {
     "other": ("#8A6D9F", "v"),
 }
 _FILLS = {"": "full", "without merges": "white", "without table": "bottom"}
-_GREY = "#777777"
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",  # matplotlib brings it along
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#999999",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "svg.hashsalt": "fedpeft_jax",
-    "svg.fonttype": "path",
-}
 
 
 def check_plot(path: pathlib.Path) -> None:
@@ -52,11 +40,7 @@ def check_plot(path: pathlib.Path) -> None:
     if path.suffix.lower() not in PLOT_ENDINGS:
         known = " or ".join(PLOT_ENDINGS)
         raise InputError(f"--plot={path} is of no known kind: let it end in {known}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError(
-            f"--plot={path} needs matplotlib: run pip install -e '.[plot]', or leave "
-            "the plot out"
-        )
+    check_matplotlib(f"--plot={path}")
 
 
 def draw(compared: Comparison, path: pathlib.Path) -> None:
@@ -87,7 +71,7 @@ def render(compared: Comparison, kind: str) -> bytes:
 
     metadata: dict[str, Any] = {"Date": None, "Creator": None}
     content = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 5.6), dpi=100)
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(
@@ -114,14 +98,14 @@ def _draw_panel(axes: Any, compared: Comparison, name: str) -> None:
     _set_axes(axes, points)
     for row, (_, y, _) in zip(rows, points, strict=True):
         if row.is_reference:
-            axes.axhline(y, color=_GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
+            axes.axhline(y, color=GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
     best = sorted((x, y) for (x, y, _), on in zip(points, front, strict=True) if on)
     best.append((axes.get_xlim()[1], best[-1][1]))
     axes.step(
         [x for x, _ in best],
         [y for _, y in best],
         where="post",
-        color=_GREY,
+        color=GREY,
         linewidth=0.9,
         zorder=1,
     )
@@ -171,7 +155,7 @@ def _set_axes(axes: Any, points: Sequence[tuple[float, float, float]]) -> None:
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=steps))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(True, color="#e9e9e9", linewidth=0.7)
+    axes.grid(True, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
 
 
@@ -193,7 +177,7 @@ def _draw_legend(figure: Any, compared: Comparison) -> None:
             if row is not None:
                 label = f"{family} {variant}".strip()
                 handles.append(Line2D([], [], label=label, **_marker(row)))
-    line: dict[str, Any] = {"color": _GREY, "linewidth": 0.9}
+    line: dict[str, Any] = {"color": GREY, "linewidth": 0.9}
     handles.append(Line2D([], [], label="Pareto front", **line))
     if any(row.is_reference for row in compared.rows):
         dashes = (0, (5, 4))

@@ -6,9 +6,7 @@ Another executor is a function as `execution.Executor` describes, with a name in
 
 import functools
 import json
-import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ import jax
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.identity import differences
+from fedpeft_jax.experiment.machine import num_cores
 from fedpeft_jax.grids.cells import Cell, program_of
 from fedpeft_jax.grids.execution import Executor, one_after_the_other
 from fedpeft_jax.grids.grid_memory import limit_cells
@@ -85,7 +84,7 @@ def make_plan(
         )
     todo = [cell for cell in cells if not is_done(cell, ledger)]
     at_once = min(workers or AT_ONCE, max(len(todo), 1))
-    workers = min(workers or usable_cores(), max(len(todo), 1))
+    workers = min(workers or num_cores(), max(len(todo), 1))
     fits = ""
     if memory is not None and todo:
         config = todo[0].config
@@ -121,7 +120,7 @@ def choose_executor(
     rounds = sum(cell.config.run.rounds for cell in largest)
     if len(largest) > 1 and (trial or rounds >= _WORTH_A_TRIAL or platform != "cpu"):
         configs = [cell.config for cell in largest]
-        choice = choose(configs, at_once=at_once, processes=workers > 1)
+        choice = choose(configs, at_once=at_once, workers=workers)
         return choice.how, choice.reason
     if platform != "cpu":
         return "one", f"the device is a {platform}, which a run uses alone"
@@ -129,8 +128,8 @@ def choose_executor(
         return "one", "there is one core"
     if len(largest) >= 2 * workers:
         some = f"{len(largest)} cells have one program"
-        return "threads", f"{some}, and there are {usable_cores()} cores"
-    return "processes", f"{len(todo)} cells and {usable_cores()} cores"
+        return "threads", f"{some}, and there are {num_cores()} cores"
+    return "processes", f"{len(todo)} cells and {num_cores()} cores"
 
 
 def is_done(cell: Cell, ledger: Ledger) -> bool:
@@ -181,18 +180,6 @@ def plan_lines(cells: Sequence[Cell], ledger: Ledger, plan: Plan) -> list[str]:
         f"cells run {how.get(plan.executor, plan.executor)}: {plan.reason}",
         f"folder: {ledger.folder}",
     ]
-
-
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use.
-
-    Example:
-      >>> usable_cores() > 0
-      True
-    """
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _has_model(folder: pathlib.Path) -> bool:

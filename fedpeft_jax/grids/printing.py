@@ -9,12 +9,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft_jax.experiment import cli
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes, metric_names
-from fedpeft_jax.experiment.warnings import warning_lines
-
-Summary = dict[str, Any]
-"""The content of a run's `summary.json`."""
+from fedpeft_jax.experiment.seeds import Summary, most_epsilon, row_warnings
 
 
 def print_table(rows: Mapping[str, Sequence[Summary | None]], target: str) -> None:
@@ -93,44 +89,3 @@ def _value(metrics: Mapping[str, Any], ranking: str, name: str) -> float:
 def _mean_and_spread(values: Sequence[float]) -> str:
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):.3f} ±{f'{spread:.3f}'.lstrip('0')}"
-
-
-def most_epsilon(summaries: Sequence[Summary]) -> str:
-    """Returns the largest epsilon of some runs as text.
-
-    Args:
-      summaries: the summaries of a row, one per seed.
-
-    Example:
-      >>> most_epsilon([{"privacy": {"epsilon": 1.5}}, {"privacy": {"epsilon": 2.0}}])
-      '2'
-      >>> most_epsilon([{"privacy": None}])
-      'none'
-    """
-    # An earlier version wrote no privacy, and an epsilon that is None is infinite.
-    found = [(summary.get("privacy") or {}).get("epsilon") for summary in summaries]
-    bounded = [epsilon for epsilon in found if epsilon is not None]
-    return "none" if len(bounded) < len(found) else f"{max(bounded):.3g}"
-
-
-def row_warnings(summaries: Sequence[Summary]) -> list[str]:
-    """Returns one line per kind of warning, with the number of seeds that have it.
-
-    Args:
-      summaries: the summaries of a row, one per seed.
-
-    Example:
-      >>> warning = {"kind": "x", "message": "it is bad", "try": ["rounds=9"]}
-      >>> row_warnings([{"warnings": []}, {"warnings": [warning]}])
-      ['1 of 2 seeds: warning: it is bad: try --rounds=9']
-    """
-    lines: dict[str, list[str]] = {}
-    for summary in summaries:
-        found = {warning["kind"]: warning for warning in summary.get("warnings", ())}
-        for kind, warning in found.items():
-            lines.setdefault(kind, []).extend(warning_lines({"warnings": [warning]}))
-    total = len(summaries)
-    return [
-        cli.as_flags(f"{len(same)} of {total} seeds: {same[0]}")
-        for same in lines.values()
-    ]

@@ -5,7 +5,6 @@ it hands over the arguments and waits. Once all cells that still run wait, those
 the same program and the same shapes are run together, and each receives its own part.
 """
 
-import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.experiment.clients import plan_rounds
 from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.machine import device_memory, host_memory
+from fedpeft_jax.experiment.machine import device_memory, host_memory, num_cores
 from fedpeft_jax.experiment.memory import check_program
 from fedpeft_jax.experiment.state import RunState
 from fedpeft_jax.experiment.training import Program, round_arguments
@@ -205,10 +204,3 @@ class Rendezvous:
                 sizes[size] = rounds.lower(*arguments).compile()
                 check_program(sizes[size], host=host_memory(), device=device_memory())
             return size, sizes[size]
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -8,7 +8,6 @@ the values of the latents do not change how long a round takes.
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +22,13 @@ from fedpeft_jax.core.typing import PyTree
 from fedpeft_jax.data import Dataset
 from fedpeft_jax.experiment.clients import make_clients, plan_rounds
 from fedpeft_jax.experiment.config import RunConfig
+from fedpeft_jax.experiment.machine import num_cores
 from fedpeft_jax.experiment.once import Once, make_anew
 from fedpeft_jax.experiment.phases import make_phases, start
 from fedpeft_jax.experiment.plugins import REGISTRIES
 from fedpeft_jax.experiment.preparation import prepare
 from fedpeft_jax.experiment.training import make_program, round_arguments
 from fedpeft_jax.grids.program_key import differing_rates
-from fedpeft_jax.grids.rendezvous import num_cores
 from fedpeft_jax.grids.stacked_rounds import (
     Inputs,
     Template,
@@ -164,25 +163,11 @@ def quick(config: RunConfig) -> RunConfig:
     )
 
 
-def pin_to_core(number: int) -> None:
-    """Lets this process use one core, if the system can; call it before any JAX array.
-
-    The threads of XLA are as many as the cores that a process may use.
-
-    Args:
-      number: which of its cores, counted from 0.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        own = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {own[number % len(own)]})
-
-
 def _main() -> None:
     """Times one cell alone in this process, and prints the result as JSON."""
     from fedpeft_jax.core.compilation_cache import use_compilation_cache
     from fedpeft_jax.experiment.config import restore
 
-    pin_to_core(int(sys.argv[1]))
     use_compilation_cache()
     given: dict[str, Any] = json.load(sys.stdin)
     config = quick(restore(given["settings"]))

@@ -20,7 +20,6 @@ from fedpeft_jax.data import Dataset
 from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.once import Once, make_anew
 from fedpeft_jax.grids.program_key import program_key
-from fedpeft_jax.grids.rendezvous import num_cores
 from fedpeft_jax.grids.timing import (
     REPEATS,
     Measured,
@@ -55,7 +54,7 @@ def choose(
     *,
     at_once: int = AT_ONCE,
     rounds: int = ROUNDS,
-    processes: bool = True,
+    workers: int = 0,
     dataset: Dataset | None = None,
     once: Once = make_anew,
 ) -> Choice:
@@ -65,8 +64,8 @@ def choose(
       configs: the cells, which must have the same `program_key`.
       at_once: the most cells in one process at the same time; the others follow.
       rounds: rounds of the trial; at most 25, and at most `eval_every`.
-      processes: whether single-threaded processes are possible. They are not offered
-        on an accelerator, which one process holds, nor for a data set in memory.
+      workers: the most processes; fewer than two for none. They are not offered on an
+        accelerator, which one process holds, nor for a data set in memory.
       dataset: a data set that replaces the one that the configurations name.
       once: makes what the trial and the grid have in common.
 
@@ -83,8 +82,9 @@ def choose(
         how: time_cells(cells, how)._replace(waves=waves)
         for how in (("threads",) if size == 1 else ("threads", "map", "vmap"))
     }
-    if processes and dataset is None and jax.default_backend() == "cpu":
-        measured["processes"] = _time_processes(configs[0], len(configs), rounds)
+    if workers > 1 and dataset is None and jax.default_backend() == "cpu":
+        count = len(configs)
+        measured["processes"] = _time_processes(configs[0], count, rounds, workers)
     total = max(config.run.rounds for config in configs)
     how = min(measured, key=lambda name: measured[name].seconds(total))
     return Choice(how, reason(how, len(configs), total, measured), measured)
@@ -116,22 +116,23 @@ def reason(how: str, cells: int, rounds: int, measured: Mapping[str, Measured]) 
     return f"{cells} cells: {how}, {best} a round, {start_s:.0f} s to start" + others
 
 
-def _time_processes(config: RunConfig, count: int, rounds: int) -> Measured:
-    """Times one cell on every core at the same time, each in a process of its own."""
-    cores = num_cores()
-    workers = min(cores, count)
+def _time_processes(
+    config: RunConfig, count: int, rounds: int, workers: int
+) -> Measured:
+    """Times as many cells at the same time as there are processes, one in each."""
+    workers = min(workers, count)
     given = json.dumps({"settings": config.flat(), "rounds": rounds})
     begin = time.perf_counter()
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "fedpeft_jax.grids.timing", str(worker)],
+            [sys.executable, "-m", "fedpeft_jax.grids.timing"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
-        for worker in range(workers)
+        for _ in range(workers)
     ]
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(lambda process: process.communicate(given), started))
@@ -142,4 +143,4 @@ def _time_processes(config: RunConfig, count: int, rounds: int) -> Measured:
             raise InputError(f"the trial of a process failed: {last}")
     round_ms = max(json.loads(out.splitlines()[-1])["round_ms"] for out, _ in found)
     start_s = wall - REPEATS * rounds * round_ms / 1000
-    return Measured(max(start_s, 0.0), round_ms, math.ceil(count / cores))
+    return Measured(max(start_s, 0.0), round_ms, math.ceil(count / workers))

@@ -1,6 +1,5 @@
 """Reads everything that a report needs of runs and grids that have finished."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -61,35 +60,6 @@ def _reference(compared: Comparison, against: str | None) -> ParetoRow:
         many = "several rows have it" if found else "no row has it"
         raise InputError(f"--against={against!r}: {many}; the rows are {labels}")
     return found[0]
-
-
-def curve(run: FinishedRun) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the validation NDCG@10 (sampled) of a run by round.
-
-    Args:
-      run: the run.
-
-    Returns:
-      int64[V], the rounds, and float64[V], the NDCG@10; empty without validation items.
-
-    Raises:
-      InputError: if `metrics.jsonl` is damaged.
-    """
-    path = run.folder / "metrics.jsonl"
-    try:
-        entries = [json.loads(line) for line in path.read_text().splitlines()]
-        points = [
-            (entry["round"], entry["metrics"]["valid"]["sampled"]["ndcg@10"])
-            for entry in entries
-            if entry["metrics"].get("valid")
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({_brief(error)}): run {run.folder} again in a new "
-            "folder"
-        ) from None
-    rounds, values = zip(*points, strict=True) if points else ((), ())
-    return np.array(rounds, np.int64), np.array(values, np.float64)
 
 
 def user_table(run: FinishedRun) -> pl.DataFrame:

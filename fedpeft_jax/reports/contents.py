@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from fedpeft_jax.experiment.cli import as_flags
 from fedpeft_jax.experiment.pareto import ParetoRow
 from fedpeft_jax.experiment.privacy_report import privacy_lines
-from fedpeft_jax.experiment.warnings import warning_lines
+from fedpeft_jax.experiment.seeds import row_warnings
 from fedpeft_jax.reports import commands, figures, tables
 from fedpeft_jax.reports.collect import Collected
 from fedpeft_jax.reports.elements import Commands, Report, Section, Table
@@ -98,23 +97,16 @@ def _warnings(collected: Collected) -> Iterable[str]:
 
 
 def _row_warnings(row: ParetoRow) -> Iterable[str]:
-    """Yields each kind of warning once, with the number of seeds that have it."""
-    found: dict[str, list[str]] = {}
+    """Yields each kind of warning once, and which seeds stopped early."""
+    for line in row_warnings([run.summary for run in row.runs]):
+        yield f"{row.label}: {line}."
     for run in row.runs:
-        summary = run.summary
-        config, rounds = summary["config"], summary.get("rounds", {})
-        if "protocol" in summary or "warnings" in summary:
-            kinds = [w.get("kind", "") for w in summary.get("warnings") or ()]
-            lines = [as_flags(line) for line in warning_lines(summary)]
-            kinds += lines[len(kinds) :]
-            for kind, line in zip(kinds, lines, strict=True):
-                found.setdefault(kind, []).append(line.removeprefix("warning: "))
+        config, rounds = run.summary["config"], run.summary.get("rounds", {})
         if rounds.get("run", config["rounds"]) < config["rounds"]:
-            line = f"stopped early, after {rounds['run']} of {config['rounds']} rounds"
-            found.setdefault("early stop", []).append(line)
-    for lines in found.values():
-        count = f"{len(lines)} of {len(row.runs)} seeds: " if len(row.runs) > 1 else ""
-        yield f"{row.label}: {count}{lines[0]}."
+            yield (
+                f"{row.label}, seed {config['seed']}: stopped early, after "
+                f"{rounds['run']} of {config['rounds']} rounds."
+            )
 
 
 def _released(collected: Collected) -> Iterable[str]:
@@ -132,8 +124,8 @@ def _released(collected: Collected) -> Iterable[str]:
     if plain:
         which = ", ".join(plain)
         yield (
-            "Without a guarantee: the server sees the update of every client, from "
-            f"which the client's items can be inferred ({which})."
+            "Without a guarantee, because the server sees the update of every client: "
+            f"{which}."
         )
 
 

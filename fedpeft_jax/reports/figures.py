@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedpeft_jax.experiment.curves import Curve, make_curves
 from fedpeft_jax.experiment.pareto import ParetoRow
 from fedpeft_jax.experiment.pareto_plot import render
 from fedpeft_jax.reports import plots
-from fedpeft_jax.reports.collect import Collected, curve, user_ndcg, user_table
+from fedpeft_jax.reports.collect import Collected, user_ndcg, user_table
 from fedpeft_jax.reports.elements import Figure
-from fedpeft_jax.reports.plots import Line
 from fedpeft_jax.reports.sweeps import find_sweeps
 from fedpeft_jax.reports.tables import slice_means
 
@@ -23,7 +23,12 @@ def learning_curves(collected: Collected) -> tuple[Figure, ...]:
     Args:
       collected: the runs.
     """
-    lines = [line for row in _shown(collected) if len((line := _curve(row)).x)]
+    folders = {
+        row.label: [run.folder for run in row.runs]
+        for row in _shown(collected)
+        if row.runs[0].summary["metrics"].get("valid")
+    }
+    lines = make_curves(folders, "ndcg@10")
     if not lines:
         return ()
     levels = _levels(collected, "valid")
@@ -36,7 +41,7 @@ def learning_curves(collected: Collected) -> tuple[Figure, ...]:
         Figure(
             "Validation NDCG@10 by round",
             description,
-            plots.curves(lines, levels),
+            plots.learning_curves(lines, levels),
             "Bands: one standard deviation over the seeds. " + _left_out(collected),
         ),
     )
@@ -109,7 +114,8 @@ def activity(collected: Collected) -> tuple[Figure, ...]:
         keys = [("user_activity", third) for third in _THIRDS]
         if all(key in means for key in keys):
             values = np.array([means[key] for key in keys])
-            lines.append(Line(row.label, _names(row), values[:, 0], values[:, 1]))
+            lines.append(_line(row.label, np.arange(3), values, len(row.runs)))
+            names = _names(row)
     if not lines:
         return ()
     lines += _popular(collected)
@@ -120,7 +126,7 @@ def activity(collected: Collected) -> tuple[Figure, ...]:
         Figure(
             "NDCG@10 by the activity of the user",
             description,
-            plots.slices(lines[: plots.MOST_ROWS], "training items of the user"),
+            plots.slices(lines, names, "training items of the user"),
             "Bars: one standard deviation over the seeds. " + _left_out(collected),
         ),
     )
@@ -131,14 +137,14 @@ def _names(row: ParetoRow) -> list[str]:
     return [f"{thirds[t]['from']} to {thirds[t]['to']}" for t in _THIRDS]
 
 
-def _popular(collected: Collected) -> list[Line]:
+def _popular(collected: Collected) -> list[Curve]:
     """Returns the popularity baseline by the same thirds of users, if it was ranked."""
     run = collected.reference.runs[0]
     users = user_table(run)
     values = user_ndcg(users, "most_popular")
-    if values is None:
+    thirds = run.summary.get("slices", {}).get("user_activity")
+    if values is None or not thirds:
         return []
-    thirds = run.summary["slices"]["user_activity"]
     counts = users["train_items"].to_numpy()
     means = np.array(
         [
@@ -146,7 +152,7 @@ def _popular(collected: Collected) -> list[Line]:
             for t in _THIRDS
         ]
     )
-    return [Line("most popular", _names(collected.reference), means, 0 * means)]
+    return [Curve("most popular", np.arange(3), means, 0 * means, 1)]
 
 
 def _shown(collected: Collected) -> list[ParetoRow]:
@@ -174,25 +180,19 @@ def _levels(collected: Collected, target: str) -> dict[str, float]:
     """Returns the NDCG@10 of the baselines, by their names."""
     summary = collected.reference.runs[0].summary
     return {
-        name: metrics[target]["sampled"]["ndcg@10"]
+        name.replace("_", " "): metrics[target]["sampled"]["ndcg@10"]
         for name, metrics in summary["baselines"].items()
         if name not in _HIDDEN and metrics.get(target)
     }
 
 
-def _curve(row: ParetoRow) -> Line:
-    """Returns the mean curve of the rounds that all seeds of a row have."""
-    found = [dict(zip(*map(list, curve(run)), strict=True)) for run in row.runs]
-    rounds = [r for r in found[0] if all(r in one for one in found)]
-    values = np.array([[one[r] for r in rounds] for one in found]).reshape(
-        len(found), len(rounds)
-    )
-    spread = values.std(axis=0, ddof=1) if len(found) > 1 else 0 * values[0]
-    return Line(row.label, rounds, values.mean(axis=0), spread)
-
-
-def _sweep(rows: Sequence[ParetoRow], name: str, group: dict[float, int]) -> Line:
+def _sweep(rows: Sequence[ParetoRow], name: str, group: dict[float, int]) -> Curve:
     figures = np.array([rows[i].figures["sampled", "ndcg@10"] for i in group.values()])
     first = rows[next(iter(group.values()))]
     label = f"{first.label.split(',')[0].split(' ')[0]}: {name}"
-    return Line(label, list(group), figures[:, 0], figures[:, 1])
+    return _line(label, np.array(list(group)), figures, 1)
+
+
+def _line(label: str, x: np.ndarray, figures: np.ndarray, runs: int) -> Curve:
+    """Returns a curve of means and spreads, float64[N, 2]."""
+    return Curve(label, x, figures[:, 0], figures[:, 1], runs)

@@ -9,6 +9,7 @@ import numpy as np
 from fedpeft_jax.experiment.pareto import Figure as Mean
 from fedpeft_jax.experiment.pareto import ParetoRow
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
+from fedpeft_jax.experiment.seeds import most_epsilon
 from fedpeft_jax.reports.collect import Collected, user_ndcg, user_table
 from fedpeft_jax.reports.elements import Table
 from fedpeft_jax.reports.statistics import compare_seeds, compare_users
@@ -47,7 +48,9 @@ def accuracy(collected: Collected) -> Table:
         cells = [row.label]
         cells += [_mean(f, spread=len(row.seeds) > 1) for f in row.figures.values()]
         cells += [format_bytes(row.total_bytes), f"{100 * row.fraction:.3g} %"]
-        cells += [_epsilon(row)] * private + [str(len(row.seeds))]
+        cells += [most_epsilon([run.summary for run in row.runs])] * private + [
+            str(len(row.seeds))
+        ]
         rows.append(tuple(cells))
         strong |= {place} if row.on_front else set()
     for name, figures in compared.baselines.items():
@@ -203,12 +206,6 @@ def costs(collected: Collected) -> Table:
 def _mean(figure: Mean, spread: bool = False) -> str:
     text = f"{figure.mean:.3f}"
     return f"{text} ± {f'{figure.spread:.3f}'.lstrip('0')}" if spread else text
-
-
-def _epsilon(row: ParetoRow) -> str:
-    found = [(run.summary.get("privacy") or {}).get("epsilon") for run in row.runs]
-    bounded = [epsilon for epsilon in found if epsilon is not None]
-    return "none" if len(bounded) < len(found) else f"{max(bounded):.3g}"
 
 
 def _p(value: float) -> str:

@@ -14,7 +14,7 @@ import pytest
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.evaluation.metrics import ndcg
 from fedpeft_jax.experiment import configure
-from fedpeft_jax.reports.collect import collect, curve
+from fedpeft_jax.reports.collect import collect
 from fedpeft_jax.reports.commands import command, needed_settings
 from fedpeft_jax.reports.contents import make_report
 from fedpeft_jax.reports.markdown import as_markdown
@@ -99,15 +99,6 @@ def test_differences_are_paired_by_user_and_seed(grid, report):
     assert rows[lora(1)]["seeds"] == "1"  # Full has one seed
 
 
-def test_curves_are_those_of_the_metrics(grid):
-    (row,) = (r for r in collect([grid]).compared.rows if r.label == "Full")
-    rounds, values = curve(row.runs[0])
-    lines = (grid / "full" / "metrics.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
-    assert rounds.tolist() == [2, 4, 6]
-    assert values[-1] == last["metrics"]["valid"]["sampled"]["ndcg@10"]
-
-
 def test_a_sweep_is_found_and_drawn(report):
     (section,) = (s for s in report.sections if s.title == "Settings")
     assert [part.title for part in section.parts] == ["NDCG@10 over latent_scale"]
@@ -143,8 +134,8 @@ def test_warnings_come_first(grid, report, tmp_path):
     path.write_text(json.dumps(changed))
     text = "\n".join(make_report(collect([tmp_path])).sections[0].text)
     assert "begun has not finished" in text
-    assert "Full: it leaks: try --rounds=9." in text
-    assert "Full: stopped early, after 4 of 6 rounds." in text
+    assert "Full: 1 of 1 seeds: warning: it leaks: try --rounds=9." in text
+    assert "Full, seed 0: stopped early, after 4 of 6 rounds." in text
 
 
 def test_the_commands_make_the_same_runs(grid):
@@ -242,7 +233,7 @@ def test_what_cannot_be_written_is_one_line(
 def test_damaged_files_are_named(grid, tmp_path, capsys, name):
     shutil.copytree(grid / "full", tmp_path / "full")
     shutil.copytree(grid / "scale2-0", tmp_path / "scale2-0")
-    (tmp_path / "scale2-0" / name).write_text("{")
+    (tmp_path / "scale2-0" / name).write_text("{\n")
     out = tmp_path / "a.html"
     assert run_cli(str(tmp_path), f"--out={out}", script="report") == 2
     (line,) = capsys.readouterr().err.splitlines()
