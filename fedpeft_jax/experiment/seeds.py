@@ -48,6 +48,8 @@ def row_warnings(summaries: Sequence[Summary]) -> list[str]:
             lines.setdefault(kind, []).extend(warning_lines({"warnings": [warning]}))
     total = len(summaries)
     return [
-        cli.as_flags(f"{len(same)} of {total} seeds: {same[0]}")
+        cli.as_flags(
+            f"{len(same)} of {total} seeds: {same[0]}" if total > 1 else same[0]
+        )
         for same in lines.values()
     ]

@@ -114,16 +114,6 @@ def slug(changes: Mapping[str, Any]) -> str:
     return text or "common"
 
 
-def program_of(config: RunConfig) -> str:
-    """Returns a text that is equal for cells whose compiled programs are equal.
-
-    Args:
-      config: the configuration of a cell.
-    """
-    flat = {**config.flat(), "seed": None, "out": None}
-    return json.dumps(flat, sort_keys=True)
-
-
 def _check_axes(axes: Iterable[Axis]) -> None:
     seen: set[str] = set()
     for axis in axes:

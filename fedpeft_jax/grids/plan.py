@@ -15,7 +15,7 @@ import jax
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.identity import differences
 from fedpeft_jax.experiment.machine import num_cores
-from fedpeft_jax.grids.cells import Cell, program_of
+from fedpeft_jax.grids.cells import Cell
 from fedpeft_jax.grids.execution import Executor, one_after_the_other
 from fedpeft_jax.grids.grid_memory import limit_cells
 from fedpeft_jax.grids.ledger import Ledger
@@ -164,7 +164,8 @@ def plan_lines(cells: Sequence[Cell], ledger: Ledger, plan: Plan) -> list[str]:
     left = {cell.name for cell in plan.todo}
     started = sum((ledger.folder / name / "config.json").exists() for name in left)
     rounds = sum(cell.config.run.rounds for cell in plan.todo)
-    programs = len({program_of(cell.config) for cell in plan.todo})
+    programs = len(groups_of(plan.todo))
+    compiled = "1 program" if programs == 1 else f"{programs} programs"
     counts = [f"{len(cells)} cells", f"{len(cells) - len(left)} have a result"]
     counts += [f"{started} continue", f"{len(left) - started} are new"]
     together = f"up to {plan.at_once} at a time in this process"
@@ -176,7 +177,7 @@ def plan_lines(cells: Sequence[Cell], ledger: Ledger, plan: Plan) -> list[str]:
         "vmap": f"{together}, in one program by vmap",
     }
     return [
-        f"{', '.join(counts)}; {rounds} rounds at most, {programs} programs",
+        f"{', '.join(counts)}; {rounds} rounds at most, {compiled}",
         f"cells run {how.get(plan.executor, plan.executor)}: {plan.reason}",
         f"folder: {ledger.folder}",
     ]

@@ -47,7 +47,8 @@ def print_table(rows: Mapping[str, Sequence[Summary | None]], target: str) -> No
         table.add_column("epsilon", justify="right", no_wrap=True)
 
     seeds = max(map(len, rows.values()))
-    console.print(f"{target} items, mean ± standard deviation over {seeds} seeds")
+    what = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    console.print(f"{target} items, {what}")
     for number, (text, summaries) in enumerate(found.items()):
         console.print(f"row {number}: {text}", markup=False, soft_wrap=True)
         if len(summaries) < len(rows[text]):
@@ -87,5 +88,7 @@ def _value(metrics: Mapping[str, Any], ranking: str, name: str) -> float:
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.3f} ±{f'{spread:.3f}'.lstrip('0')}"
+    mean = f"{statistics.fmean(values):.3f}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} ±{f'{statistics.stdev(values):.3f}'.lstrip('0')}"

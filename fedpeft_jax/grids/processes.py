@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import jax
 
 from fedpeft_jax.core.errors import StoppedError
-from fedpeft_jax.grids.cells import Cell, program_of
+from fedpeft_jax.grids.cells import Cell
 from fedpeft_jax.grids.execution import Context, Outcome
 from fedpeft_jax.grids.pretraining import pretraining_group
+from fedpeft_jax.grids.program_key import program_key
 
 WORKER = (sys.executable, "-m", "fedpeft_jax.grids.worker")
 """The command of a worker."""
@@ -210,11 +211,11 @@ def choose_next(waiting: Sequence[Cell], preparing: Sequence[Cell]) -> int | Non
       The index; None if all cells wait for a pretraining.
     """
     made = {pretraining_group(cell.config) for cell in preparing} - {None}
-    compiled = {program_of(cell.config) for cell in preparing}
+    compiled = {program_key(cell.config) for cell in preparing}
     ready = [
         index
         for index, cell in enumerate(waiting)
         if pretraining_group(cell.config) not in made
     ]
-    others = (i for i in ready if program_of(waiting[i].config) not in compiled)
+    others = (i for i in ready if program_key(waiting[i].config) not in compiled)
     return next(others, ready[0] if ready else None)

@@ -134,7 +134,7 @@ def test_warnings_come_first(grid, report, tmp_path):
     path.write_text(json.dumps(changed))
     text = "\n".join(make_report(collect([tmp_path])).sections[0].text)
     assert "begun has not finished" in text
-    assert "Full: 1 of 1 seeds: warning: it leaks: try --rounds=9." in text
+    assert "Full: warning: it leaks: try --rounds=9." in text
     assert "Full, seed 0: stopped early, after 4 of 6 rounds." in text
 
 
