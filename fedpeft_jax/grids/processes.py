@@ -1,7 +1,7 @@
 """Runs the cells of a grid in several processes side by side.
 
-A run uses little more than one core of a CPU, so several runs take hardly longer than
-one. Every process is set up like a single run, with threads for all usable cores: XLA
+The rounds of a run use little more than one core of a CPU, so that other runs can use
+the other cores. Every process is set up like a single run, with threads for all usable cores: XLA
 divides a matrix product by the number of threads, so that another number would change
 the last digits of a result. The system divides the cores among the processes.
 """

@@ -1,8 +1,8 @@
-"""Times the rounds of some cells, in this process or alone on one core.
+"""Times the rounds of some cells, in this process or in one of several processes.
 
-    python -m fedpeft_jax.grids.timing CORE < JSON
+    python -m fedpeft_jax.grids.timing < JSON
 
-times one cell on a core, for the trial of a grid. The pretraining is cut short, because
+times one cell, for the trial of a grid. The pretraining is cut short, because
 the values of the latents do not change how long a round takes.
 """
 
