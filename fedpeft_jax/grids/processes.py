@@ -1,9 +1,10 @@
 """Runs the cells of a grid in several processes side by side.
 
 The rounds of a run use little more than one core of a CPU, so that other runs can use
-the other cores. Every process is set up like a single run, with threads for all usable cores: XLA
-divides a matrix product by the number of threads, so that another number would change
-the last digits of a result. The system divides the cores among the processes.
+the other cores. Every process is set up like a single run, with threads for all usable
+cores: XLA divides a matrix product by the number of threads, so that another number
+would change the last digits of a result. The system divides the cores among the
+processes.
 """
 
 import collections
