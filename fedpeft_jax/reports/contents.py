@@ -7,6 +7,7 @@ from fedpeft_jax.experiment.privacy_report import privacy_lines
 from fedpeft_jax.experiment.seeds import row_warnings
 from fedpeft_jax.reports import commands, figures, tables
 from fedpeft_jax.reports.collect import Collected
+from fedpeft_jax.reports.differences import HOW_DIFFERENCES, differences
 from fedpeft_jax.reports.elements import Commands, Report, Section, Table
 
 
@@ -24,8 +25,8 @@ def make_report(collected: Collected, title: str = "") -> Report:
         Section("Accuracy", (_reading(collected),), (tables.accuracy(collected),)),
         Section(
             f"Differences to {collected.reference.label}",
-            (tables.HOW_DIFFERENCES,),
-            (tables.differences(collected),),
+            (HOW_DIFFERENCES,),
+            (differences(collected),),
         ),
         Section("Learning curves", (), figures.learning_curves(collected)),
         Section("Accuracy against bytes", (), figures.pareto(collected)),

@@ -115,3 +115,33 @@ def compare_seeds(values: ArrayLike, reference: ArrayLike) -> Difference | None:
         float(result.pvalue),
         len(differences),
     )
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    r"""Corrects the p values of several comparisons, step down after Holm.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min\{(n - j + 1)\, p_{(j)}, 1\}
+
+    The probability that any difference that is none falls below a threshold is then at
+    most the threshold, whatever the dependence between the comparisons.
+
+    Args:
+      p_values: float64[N].
+
+    Returns:
+      The corrected p values, float64[N], in the same order.
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+      [0.03, 0.06, 0.06]
+
+    Source:
+      Holm, A simple sequentially rejective multiple test procedure, Scandinavian
+      Journal of Statistics 1979.
+    """
+    values = np.asarray(p_values, float)
+    order = np.argsort(values, kind="stable")
+    stepped = values[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return corrected

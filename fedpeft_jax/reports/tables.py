@@ -1,27 +1,16 @@
-"""Tables of a report: accuracy, differences, slices, time and memory."""
+"""Tables of a report: accuracy, slices, time and memory."""
 
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from fedpeft_jax.experiment.pareto import Figure as Mean
 from fedpeft_jax.experiment.pareto import ParetoRow
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
 from fedpeft_jax.experiment.seeds import most_epsilon
-from fedpeft_jax.reports.collect import Collected, user_ndcg, user_table
+from fedpeft_jax.reports.collect import Collected
 from fedpeft_jax.reports.elements import Table
-from fedpeft_jax.reports.statistics import compare_seeds, compare_users
 
-HOW_DIFFERENCES = (
-    "Differences of the test NDCG@10 (sampled), for the seeds that both rows have. By "
-    "user: the mean over the seeds of every user, with the 95 % interval of a paired "
-    "bootstrap over users and the p value of a paired t test. By seed: the p value of "
-    "a paired t test over seeds, which also covers how much training differs; it needs "
-    "several seeds, and few seeds show little. The p values are not corrected for the "
-    "number of rows."
-)
 HOW_SLICES = (
     "Test NDCG@10 (sampled) by thirds of the users, from few to many training items, "
     "and by thirds of the test items, from unpopular to popular; means over the seeds."
@@ -67,59 +56,6 @@ def metric_label(ranking: str, name: str) -> str:
       name: a key of `METRIC_LABELS`.
     """
     return METRIC_LABELS[name] + {"sampled": "", "full": ", all"}[ranking]
-
-
-def differences(collected: Collected) -> Table:
-    """Returns the paired comparison of every row with the reference.
-
-    Args:
-      collected: the runs.
-    """
-    reference = collected.reference
-    own = _by_seed(reference)
-    head = ("", "difference", "95 % interval", "p, by user", "p, by seed", "seeds")
-    rows, note = [], ""
-    for row in collected.compared.rows:
-        if row is reference:
-            continue
-        found = _by_seed(row)
-        common = [seed for seed in found if seed in own]
-        if not common:
-            rows.append((row.label, *["no common seed"], "", "", "", "0"))
-            continue
-        totals = [[part[s][0] for s in common] for part in (found, own)]
-        mean = statistics.fmean(totals[0]) - statistics.fmean(totals[1])
-        users = [[part[s][1] for s in common] for part in (found, own)]
-        interval = by_user = ""
-        if all(values is not None for part in users for values in part):
-            first, second = ([np.asarray(v) for v in part] for part in users)
-            by = compare_users(first, second)
-            interval = f"{by.low:+.4f} to {by.high:+.4f}"
-            by_user = _p(by.p_value)
-        else:
-            note = "Users have several test items, so that only seeds are compared."
-        seeds = compare_seeds(*totals)
-        rows.append(
-            (
-                row.label,
-                f"{mean:+.4f}",
-                interval,
-                by_user,
-                _p(seeds.p_value) if seeds else "",
-                str(len(common)),
-            )
-        )
-    return Table(head, tuple(rows), note=note)
-
-
-def _by_seed(row: ParetoRow) -> dict[int, tuple[float, np.ndarray | None]]:
-    """Returns the NDCG@10 of every seed, of all users and of each."""
-    found = {}
-    for run in row.runs:
-        total = run.summary["metrics"]["test"]["sampled"]["ndcg@10"]
-        users = user_ndcg(user_table(run))
-        found[run.summary["config"]["seed"]] = (total, users)
-    return found
 
 
 def slices(collected: Collected) -> Iterable[Table]:
@@ -206,7 +142,3 @@ def costs(collected: Collected) -> Table:
 def _mean(figure: Mean, spread: bool = False) -> str:
     text = f"{figure.mean:.3f}"
     return f"{text} ± {f'{figure.spread:.3f}'.lstrip('0')}" if spread else text
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") or "0"

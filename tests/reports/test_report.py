@@ -10,6 +10,7 @@ import subprocess
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.evaluation.metrics import ndcg
@@ -19,6 +20,7 @@ from fedpeft_jax.reports.commands import command, needed_settings
 from fedpeft_jax.reports.contents import make_report
 from fedpeft_jax.reports.markdown import as_markdown
 from fedpeft_jax.reports.page import as_page
+from fedpeft_jax.reports.statistics import holm
 from fedpeft_jax.reports.sweeps import find_sweeps
 from tests.small_runs import SETTINGS, TRAINED, finish, run_cli, small_runs
 
@@ -97,6 +99,23 @@ def test_differences_are_paired_by_user_and_seed(grid, report):
     low, high = map(float, shown["95 % interval"].split(" to "))
     assert low <= float(shown["difference"]) <= high
     assert rows[lora(1)]["seeds"] == "1"  # Full has one seed
+
+
+def test_p_values_are_corrected_for_the_number_of_rows(grid, report):
+    """Three rows have one seed in common with Full."""
+
+    def by_user(name):
+        users = pl.read_parquet(grid / name / "per_user.parquet")
+        above, ties = (users[f"model_test_sampled_{x}"] for x in ("above", "ties"))
+        return ndcg(above.to_numpy(), ties.to_numpy(), 10)
+
+    full = by_user("full")
+    alone = [
+        stats.ttest_rel(by_user(f"scale{scale}-0"), full).pvalue for scale in (1, 2, 3)
+    ]
+    expected = ["< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") for p in holm(alone)]
+    rows = table(report, "Differences to Full")
+    assert [rows[lora(s)]["p, by user"] for s in (1, 2, 3)] == expected
 
 
 def test_a_sweep_is_found_and_drawn(report):

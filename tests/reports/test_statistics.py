@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedpeft_jax.reports.statistics import compare_seeds, compare_users
+from fedpeft_jax.reports.statistics import compare_seeds, compare_users, holm
 
 
 def test_the_interval_of_users_is_that_of_normal_theory():
@@ -60,3 +60,15 @@ def test_seeds_follow_students_table():
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.6]])
 def test_too_few_seeds_or_none_that_varies(values):
     assert compare_seeds(values, np.array(values) - 0.1) is None
+
+
+def test_holm_against_the_definition():
+    """The smallest p value counts n times, the next n - 1 times, none below another."""
+    p_values = np.random.default_rng(3).random(6) / 4
+    expected, highest = [0.0] * 6, 0.0
+    for place, one in enumerate(sorted(range(6), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (6 - place) * p_values[one]))
+        expected[one] = highest
+    np.testing.assert_allclose(holm(p_values), expected)
+    assert holm([]).shape == (0,)
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
