@@ -16,7 +16,7 @@ import sys
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import Split, load, make_split
 from fedpeft_jax.experiment.config import RunConfig
-from fedpeft_jax.experiment.machine import device_memory, host_memory
+from fedpeft_jax.experiment.machine import device_memory, host_memory, num_cores
 from fedpeft_jax.experiment.memory import predict
 from fedpeft_jax.experiment.reporting import format_bytes
 
@@ -26,9 +26,8 @@ _MIB = 2**20
 # pretraining and its programs, for the rounds of a phase, and for the evaluation.
 _INTERACTION = 90
 _PRETRAINING, _ROUNDS, _EVALUATION = 150 * _MIB, 70 * _MIB, 60 * _MIB
-# What each further cell added beside its arrays: tables, and programs of its own, such
-# as those of its pretraining.
-_CELL = 90 * _MIB
+# What a further cell added beside its arrays when all cores were busy.
+_CELL = 40 * _MIB
 
 _SHARED = ("the training items", "the candidates", "of a block in evaluation")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -49,8 +48,9 @@ def predict_peak(config: RunConfig, split: Split, cells_in_process: int = 1) -> 
       cells_in_process: cells that are in the process at the same time.
     """
     phases = 1 + (0 < config.run.warm_up_rounds < config.run.rounds)
+    work = _PRETRAINING * config.uses_text + _ROUNDS * phases + _EVALUATION
+    active = min(cells_in_process, num_cores())  # the others wait for a core
     shared = baseline() + _INTERACTION * len(split.train.values)
-    shared += _PRETRAINING * config.uses_text + _ROUNDS * phases + _EVALUATION
     own = 0
     for part in predict(config, split):
         if part.name.endswith(_SHARED):
@@ -58,7 +58,8 @@ def predict_peak(config: RunConfig, split: Split, cells_in_process: int = 1) -> 
         else:
             own += part.size
     # The state before the rounds, the stacked one, and the one after.
-    return shared + cells_in_process * (3 * own + _CELL) - _CELL
+    own = 3 * own * cells_in_process
+    return shared + own + work * active + _CELL * (cells_in_process - active)
 
 
 def most_cells(config: RunConfig, split: Split, bound: int, cells: int) -> int:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -11,6 +12,7 @@ from fedpeft_jax.data import make_split, synthetic_interactions
 from fedpeft_jax.data.dataset import build
 from fedpeft_jax.experiment import configure
 from fedpeft_jax.experiment.memory import predict
+from fedpeft_jax.grids import grid_memory
 from fedpeft_jax.grids.grid_memory import (
     baseline,
     memory_bound,
@@ -36,7 +38,14 @@ def test_every_cell_adds_at_least_its_arrays(split):
     private = next(p.size for p in predict(CONFIG, split) if "private" in p.name)
     sizes = [predict_peak(CONFIG, split, cells) for cells in (1, 2, 3, 4)]
     assert sizes[0] > baseline()
-    assert sizes[2] - sizes[1] == sizes[3] - sizes[2] > private > 0
+    assert all(more - fewer > private > 0 for fewer, more in pairwise(sizes))
+
+
+def test_cells_beyond_the_cores_wait_and_need_less(split, monkeypatch):
+    monkeypatch.setattr(grid_memory, "num_cores", lambda: 2)
+    sizes = [predict_peak(CONFIG, split, cells) for cells in (1, 2, 3, 4)]
+    first, second, third = (more - fewer for fewer, more in pairwise(sizes))
+    assert first > second == third
 
 
 def test_more_data_and_wider_models_need_more(split):
