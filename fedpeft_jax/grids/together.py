@@ -1,7 +1,8 @@
 """Executors that run cells of one program in this process: threads, map and vmap.
 
 Cells that differ in nothing that changes shapes (`program_key.py`) are compiled once,
-and share data, text and pretraining. Cells of other programs follow as further groups.
+and share data, text and pretraining. With threads, cells of different programs may run
+side by side; with map and vmap, cells of other programs follow.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from fedpeft_jax.grids.shared_program import Remembered, run_together
 
 
 def run_groups(cells: Sequence[Cell], context: Context, how: str) -> None:
-    """Runs cells in this process, those of one program at the same time.
+    """Runs cells in this process, several at the same time.
 
     Args:
       cells: the cells.
@@ -29,9 +30,8 @@ def run_groups(cells: Sequence[Cell], context: Context, how: str) -> None:
       StoppedError: if a signal asked the grid to stop; its state is saved.
     """
     once = Remembered()
-    for group in groups_of(cells):
-        for first in range(0, len(group), context.at_once):
-            _run_some(group[first : first + context.at_once], context, how, once)
+    for wave in waves_of(cells, context.at_once, mixed=how == "threads"):
+        _run_some(wave, context, how, once)
 
 
 def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -46,10 +46,31 @@ def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(groups.values())
 
 
+def waves_of(cells: Sequence[Cell], at_once: int, mixed: bool) -> list[list[Cell]]:
+    """Returns the cells that run at the same time, wave by wave.
+
+    Cells of one program are neighbours. A wave that may mix programs is full, so that
+    no core waits for the last cell of a program.
+
+    Args:
+      cells: the cells.
+      at_once: the most cells of a wave.
+      mixed: whether a wave may have cells of several programs.
+    """
+    groups = groups_of(cells)
+    if mixed:
+        groups = [[cell for group in groups for cell in group]]
+    return [
+        group[first : first + at_once]
+        for group in groups
+        for first in range(0, len(group), at_once)
+    ]
+
+
 def _run_some(
     cells: Sequence[Cell], context: Context, how: str, once: Remembered
 ) -> None:
-    """Runs some cells of one program at the same time."""
+    """Runs some cells at the same time."""
     watcher, lock = context.watcher, threading.Lock()
     stopped: list[StoppedError] = []
 

@@ -88,6 +88,11 @@ def test_seeds_and_rates(how, exact):
     check_as_alone(cells_of(PLAIN, *SEEDS_AND_RATES), how, exact)
 
 
+def test_threads_run_cells_of_several_programs():
+    changes = {"seed": 0}, {"seed": 1}, {"seed": 1, "features": 4}
+    check_as_alone(cells_of(PLAIN, *changes), "threads", exact=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "exact"), [("threads", True), ("map", True), ("vmap", False)]

@@ -4,8 +4,11 @@ import polars as pl
 import pytest
 
 from fedpeft_jax import load_grid
+from fedpeft_jax.experiment import configure
+from fedpeft_jax.grids.cells import Cell
 from fedpeft_jax.grids.plan import choose_executor
 from fedpeft_jax.grids.table import MEASURED
+from fedpeft_jax.grids.together import waves_of
 from tests.small_runs import run_cli, small_runs
 
 CELLS = ("--seeds=0", "--sweep=client_optimizer.learning_rate=0.01|0.02|1e10")
@@ -45,6 +48,18 @@ def test_cells_together_make_the_table_of_cells_alone(alone, tmp_path, how):
             )
         elif how == "threads" or name != "error":
             assert table[name].to_list() == expected[name].to_list(), name
+
+
+def test_waves_are_full_and_keep_cells_of_a_program_together():
+    """Names of cells as program and seed: three of A, two of B."""
+    wide = {"A": configure(features=8), "B": configure(features=16)}
+    cells = [Cell(name, {}, wide[name[0]]) for name in ("A0", "B0", "A1", "B1", "A2")]
+
+    def names(**options):
+        return [[cell.name for cell in wave] for wave in waves_of(cells, **options)]
+
+    assert names(at_once=2, mixed=True) == [["A0", "A1"], ["A2", "B0"], ["B1"]]
+    assert names(at_once=2, mixed=False) == [["A0", "A1"], ["A2"], ["B0", "B1"]]
 
 
 def test_a_folder_in_use_fails_alone(alone, tmp_path):
