@@ -34,8 +34,8 @@ class GridProgress(Watcher):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or Console(stderr=True, highlight=False)
-        self._clock, self._begin = clock, clock()
-        self._printed = self._begin
+        self._clock, self._printed = clock, clock()
+        self._begin: float | None = None  # when the first rounds had run
         self._totals = {cell.name: cell.config.run.rounds for cell in cells}
         self._rounds = {name: self._totals[name] for name in done}
         self._before: dict[str, int] = dict(self._rounds)
@@ -67,8 +67,11 @@ class GridProgress(Watcher):
 
     def rounds(self, cell: Cell, done: int, ndcg: float | None) -> None:
         """Updates the bar, or prints a line if the last one is some seconds old."""
-        # The rounds up to a checkpoint, and compilation, say nothing of the speed.
+        # Rounds before the first call say nothing of the speed: pretraining and
+        # compilation precede them, or they were run at another time.
         self._before.setdefault(cell.name, done)
+        if self._begin is None:
+            self._begin = self._clock()
         self._rounds[cell.name] = done
         self._compare(cell.name, ndcg)
         self._show()
@@ -100,7 +103,7 @@ class GridProgress(Watcher):
         done, total = sum(self._rounds.values()), sum(self._totals.values())
         parts = [f"rounds {done}/{total}"]
         new = done - sum(self._before.values())
-        if new > 0 and done < total:
+        if self._begin is not None and new > 0 and done < total:
             left = (self._clock() - self._begin) * (total - done) / new
             parts.append(f"left {_duration(left)}")
         if self._best is not None:

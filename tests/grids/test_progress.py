@@ -22,10 +22,11 @@ def test_lines_at_intervals_and_at_each_end():
     progress, out, clock = made()
     first, second, _ = CELLS
     progress.begin(first)
+    clock[0] = 5.0  # pretraining and compilation
     progress.rounds(first, 20, None)  # says nothing of the speed
-    clock[0] = 10.0
-    progress.rounds(first, 40, 0.25)  # 20 rounds in 10 s, and 260 are left
     clock[0] = 15.0
+    progress.rounds(first, 40, 0.25)  # 20 rounds in 10 s, and 260 are left
+    clock[0] = 20.0
     progress.rounds(first, 60, 0.2)  # no line: the last one is 5 s old
     progress.end(first, Outcome("finished"))
     progress.begin(second)
