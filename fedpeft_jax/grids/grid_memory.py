@@ -26,6 +26,8 @@ _MIB = 2**20
 # pretraining and its programs, for the rounds of a phase, and for the evaluation.
 _INTERACTION = 90
 _PRETRAINING, _ROUNDS, _EVALUATION = 150 * _MIB, 70 * _MIB, 60 * _MIB
+# About half of what the compiler needs where no program is in its cache.
+_COMPILER = 200 * _MIB
 # What a further cell added beside its arrays when all cores were busy.
 _CELL = 40 * _MIB
 
@@ -50,7 +52,7 @@ def predict_peak(config: RunConfig, split: Split, cells_in_process: int = 1) -> 
     phases = 1 + (0 < config.run.warm_up_rounds < config.run.rounds)
     work = _PRETRAINING * config.uses_text + _ROUNDS * phases + _EVALUATION
     active = min(cells_in_process, num_cores())  # the others wait for a core
-    shared = baseline() + _INTERACTION * len(split.train.values)
+    shared = baseline() + _COMPILER + _INTERACTION * len(split.train.values)
     own = 0
     for part in predict(config, split):
         if part.name.endswith(_SHARED):
