@@ -26,9 +26,10 @@ _MIB = 2**20
 # pretraining and its programs, for the rounds of a phase, and for the evaluation.
 _INTERACTION = 90
 _PRETRAINING, _ROUNDS, _EVALUATION = 150 * _MIB, 70 * _MIB, 60 * _MIB
-# About half of what the compiler needs where no program is in its cache.
+# About half of the 0.35 GB that the compiler needs where no program is in its cache.
 _COMPILER = 200 * _MIB
-# What a further cell added beside its arrays when all cores were busy.
+# About what a further cell adds beside its arrays when all cores are busy: eight cells
+# needed 1.35 to 1.8 GB on two cores.
 _CELL = 40 * _MIB
 
 _SHARED = ("the training items", "the candidates", "of a block in evaluation")

@@ -1,4 +1,4 @@
-"""Executors that run cells of one program in this process: threads, map and vmap.
+"""Executors that run cells side by side in this process: threads, map and vmap.
 
 Cells that differ in nothing that changes shapes (`program_key.py`) are compiled once,
 and share data, text and pretraining. With threads, cells of different programs may run
