@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.data import Split, load, make_split
@@ -101,12 +102,14 @@ def most_processes(config: RunConfig, split: Split, bound: int, cores: int) -> i
 
 
 def limit_cells(
-    config: RunConfig, memory: str, workers: int, at_once: int
+    configs: Sequence[RunConfig], memory: str, workers: int, at_once: int
 ) -> tuple[int, int, str]:
     """Returns how many processes, and cells of one process, fit into some memory.
 
+    All cells are taken to be as large as the largest of them.
+
     Args:
-      config: the configuration of one cell.
+      configs: one configuration of each program of the grid.
       memory: the bytes, as `--grid_memory` states them.
       workers: the most processes.
       at_once: the most cells of one process at the same time.
@@ -118,7 +121,10 @@ def limit_cells(
       InputError: if the data cannot be read, or one cell does not fit.
     """
     bound = memory_bound(memory) or 0
-    _, split = make_split(load(config.data), config.data)
+    data_of_cells = {config.data for config in configs}
+    splits = {data: make_split(load(data), data)[1] for data in data_of_cells}
+    config = max(configs, key=lambda c: predict_peak(c, splits[c.data], at_once))
+    split = splits[config.data]
     one = predict_peak(config, split)
     workers = most_processes(config, split, bound, workers)
     at_once = most_cells(config, split, bound, at_once)

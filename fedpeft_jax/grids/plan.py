@@ -87,8 +87,8 @@ def make_plan(
     workers = min(workers or num_cores(), max(len(todo), 1))
     fits = ""
     if memory is not None and todo:
-        config = todo[0].config
-        workers, at_once, fits = limit_cells(config, memory, workers, at_once)
+        programs = [group[0].config for group in groups_of(todo)]
+        workers, at_once, fits = limit_cells(programs, memory, workers, at_once)
     if executor in ("auto", "trial"):
         executor, reason = choose_executor(todo, workers, at_once, executor == "trial")
     else:

@@ -8,13 +8,15 @@ from itertools import pairwise
 import pytest
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.data import make_split, synthetic_interactions
+from fedpeft_jax.data import load, make_split, synthetic_interactions
 from fedpeft_jax.data.dataset import build
 from fedpeft_jax.experiment import configure
 from fedpeft_jax.experiment.memory import predict
+from fedpeft_jax.experiment.reporting import format_bytes
 from fedpeft_jax.grids import grid_memory
 from fedpeft_jax.grids.grid_memory import (
     baseline,
+    limit_cells,
     memory_bound,
     most_cells,
     most_processes,
@@ -71,6 +73,18 @@ def test_a_bound_limits_cells_and_processes(split):
             limit(CONFIG, split, one - 1, 8)
 
 
+def test_the_largest_program_of_a_grid_counts():
+    """Whatever the order of the cells."""
+    small = configure(features=8, rounds=30)
+    wide = configure(features=2048, rounds=30, embedding="lora(rank=512)")
+    _, split = make_split(load(small.data), small.data)
+    one, three = (predict_peak(wide, split, cells) for cells in (1, 3))
+    for configs in ([small, wide], [wide, small]):
+        workers, at_once, said = limit_cells(configs, str(three), 9, 8)
+        assert (workers, at_once) == (min(9, three // one), 3)
+        assert format_bytes(one) in said and format_bytes(three) in said
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("300", 300), ("4GB", 4e9), ("1.5 gb", 1.5e9), ("20MB", 2e7)]
 )
@@ -103,8 +117,6 @@ print(json.dumps(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 @pytest.mark.parametrize("cells", [1, 3])
 def test_the_prediction_is_no_less_than_the_peak_and_not_twice_as_much(cells):
     """Small programs leave less behind than those that the constants were taken of."""
-    from fedpeft_jax.data import load
-
     config = configure(rounds=30, warm_up_rounds=5)
     _, split = make_split(load(config.data), config.data)
     command = [sys.executable, "-c", MEASURED, str(cells)]
