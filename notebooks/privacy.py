@@ -18,7 +18,7 @@ from fedpeft_jax.experiment.callbacks import Callbacks
 # ## Data and settings
 #
 # Noise is paid for by the number of clients, so here there are 5000 of them, with 300
-# items. The full table is trained, from random numbers. (`max_buckets=2` only makes the
+# items. The full table is trained, from random numbers. (`max_buckets=1` only makes the
 # compilation shorter.)
 
 # %%
@@ -27,9 +27,9 @@ settings = {
     "full": "trained",
     "embedding": "none",
     "full_init": "random",
-    "rounds": 200,
+    "rounds": 150,
     "eval_every": 20,
-    "max_buckets": 2,
+    "max_buckets": 1,
 }
 data
 

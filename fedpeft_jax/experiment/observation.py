@@ -129,18 +129,13 @@ def make_touched(algorithm: Algorithm, clients: Clients) -> Touched:
     """
     sampler = algorithm.training.sampler
     draw = jax.jit(sampler.draw, static_argnums=4)
+    # One capacity for all clients: compiling takes longer than drawing.
     most = max(int(clients.counts.max(initial=1)), 1)
 
     def touched(state: RunState, client_id: int) -> np.ndarray:
-        # Few capacities, so that few programs are compiled.
-        count = max(int(clients.counts[client_id]), 1)
-        data = draw(
-            state.rounds.key,
-            state.rounds.round,
-            jnp.int32(client_id),
-            clients.store,
-            min(1 << (count - 1).bit_length(), most),
-        )
+        rounds = state.rounds
+        client = jnp.int32(client_id)
+        data = draw(rounds.key, rounds.round, client, clients.store, most)
         found = np.zeros(sampler.num_items + 1, bool)
         found[np.asarray(data.item_ids)] = True
         return found[:-1]
