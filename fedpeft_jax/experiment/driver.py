@@ -109,7 +109,8 @@ def run(
 
     Example:
       >>> from fedpeft_jax import configure
-      >>> result = run(configure(full="none", rounds=4, eval_every=2))
+      >>> quick = {"max_buckets": 1, "baselines": "random"}  # short to compile
+      >>> result = run(configure(full="none", rounds=4, eval_every=2, **quick))
       >>> sorted(result.summary["metrics"]["test"])
       ['full', 'sampled']
     """

@@ -88,7 +88,7 @@ def run_together(
 
     Example:
       >>> from fedpeft_jax import configure
-      >>> settings = {"full": "none", "rounds": 4, "eval_every": 2}
+      >>> settings = {"full": "none", "rounds": 4, "max_buckets": 1, "baselines": ""}
       >>> cells = [configure(**settings, seed=seed) for seed in (0, 1)]
       >>> [result.state.round for result in run_together(cells, how="threads")]
       [4, 4]
