@@ -2,12 +2,13 @@
 
 import pathlib
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedpeft_jax.core.errors import InputError, StoppedError
 from fedpeft_jax.experiment.finished import read_summary
-from fedpeft_jax.experiment.folder_lock import FolderLock
+from fedpeft_jax.experiment.folder_lock import FolderLock, wait_until_free
 from fedpeft_jax.experiment.stopping import Stop
 from fedpeft_jax.grids.axes import Axis, read_cells, read_row, read_sweep, read_zip
 from fedpeft_jax.grids.cells import Cell, expand
@@ -19,6 +20,8 @@ from fedpeft_jax.grids.table import write_table
 
 SEEDS = (0, 1, 2)
 """The seeds of a grid that says nothing about them."""
+
+_PATIENCE = 60.0  # seconds that processes of a killed grid have to end
 
 
 class Grid(NamedTuple):
@@ -153,6 +156,7 @@ def run_grid(grid: Grid, plan: Plan, stop: Stop) -> None:
     watcher = _Recorded(ledger, progress)
     context = Context(ledger.folder, watcher, stop, plan.workers, plan.at_once)
     try:
+        _wait_for_processes(ledger.folder, plan.todo, watcher)
         if plan.todo:
             EXECUTORS[plan.executor](plan.todo, context)
     except StoppedError:
@@ -166,6 +170,22 @@ def run_grid(grid: Grid, plan: Plan, stop: Stop) -> None:
     if not any(entry.error for entry in ledger.entries.values()):
         shutil.rmtree(ledger.folder / SHARED, ignore_errors=True)
         shutil.rmtree(ledger.folder / ".logs", ignore_errors=True)
+
+
+def _wait_for_processes(
+    folder: pathlib.Path, cells: Sequence[Cell], watcher: Watcher
+) -> None:
+    """Waits for the processes of a grid that was killed.
+
+    They end when they notice that the grid is gone, which may take some seconds on a
+    busy machine. If one goes on for longer, its cell fails with an error that says so.
+    """
+    busy = [cell for cell in cells if not wait_until_free(folder / cell.name, 0.0)]
+    if busy:
+        watcher.note(f"waiting for the process that runs {busy[0].name}")
+    last = time.monotonic() + _PATIENCE
+    for cell in busy:
+        wait_until_free(folder / cell.name, last - time.monotonic())
 
 
 def _best(ledger: Ledger, cell: Cell) -> float | None:

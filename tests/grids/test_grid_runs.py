@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import threading
 
 import polars as pl
 import pytest
 
 from fedpeft_jax import InputError, load_grid
 from fedpeft_jax.experiment import FIELDS
+from fedpeft_jax.experiment.folder_lock import FolderLock
+from fedpeft_jax.grids import command
 from fedpeft_jax.grids.ledger import read_ledger
 from fedpeft_jax.grids.table import MEASURED
 from tests.small_runs import finished, results, run_cli, small_runs
@@ -108,6 +111,27 @@ def test_a_damaged_cell_is_one_line_and_the_grid_goes_on(rates, tmp_path, capsys
     assert load_grid(out)["status"].to_list() == ["failed", "diverged"]
     damaged.write_text(kept)
     assert grid(out, RATES) == 1 and table_bytes(out) == good
+
+
+@pytest.mark.parametrize("patience", [60.0, 0.0])
+def test_a_process_of_a_killed_grid_is_waited_for(
+    rates, tmp_path, capsys, monkeypatch, patience
+):
+    """It ends after its grid; until then it holds the lock of its cell."""
+    monkeypatch.setattr(command, "_PATIENCE", patience)
+    out, good = tmp_path / "grid", table_bytes(rates)
+    shutil.copytree(rates, out)
+    (out / NAMES[0] / "summary.json").unlink()
+    held = FolderLock(out / NAMES[0])
+    ends = threading.Timer(1.0, held.release)
+    if patience:
+        ends.start()
+    assert grid(out, RATES) == 1
+    errors = capsys.readouterr().err
+    assert f"waiting for the process that runs {NAMES[0]}" in errors
+    assert ("another process is writing to" in errors) == (not patience)
+    held.release()
+    assert (table_bytes(out) == good) == bool(patience)
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
