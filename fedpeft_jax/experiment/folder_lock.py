@@ -6,7 +6,6 @@ releases it when the process ends, also after a crash.
 
 import os
 import pathlib
-import time
 import weakref
 from collections.abc import Callable
 
@@ -59,26 +58,21 @@ class FolderLock:
         self.release = close
 
 
-def wait_until_free(path: pathlib.Path, seconds: float) -> bool:
-    """Waits until nobody holds the lock of a folder, and returns whether it is free.
+def is_free(path: pathlib.Path) -> bool:
+    """Returns whether nobody holds the lock of a folder.
 
     Args:
       path: the folder; one that does not exist is free.
-      seconds: the longest time to wait.
 
     Example:
-      >>> wait_until_free(pathlib.Path("no/such/folder"), seconds=1.0)
+      >>> is_free(pathlib.Path("no/such/folder"))
       True
     """
-    last = time.monotonic() + seconds
-    while path.is_dir():
+    if path.is_dir():
         try:
             FolderLock(path).release()
-            return True
         except InputError:
-            if time.monotonic() >= last:
-                return False
-        time.sleep(0.02)
+            return False
     return True
 
 

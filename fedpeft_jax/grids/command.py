@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from fedpeft_jax.core.errors import InputError, StoppedError
 from fedpeft_jax.experiment.finished import read_summary
-from fedpeft_jax.experiment.folder_lock import FolderLock, wait_until_free
+from fedpeft_jax.experiment.folder_lock import FolderLock, is_free
 from fedpeft_jax.experiment.stopping import Stop
 from fedpeft_jax.grids.axes import Axis, read_cells, read_row, read_sweep, read_zip
 from fedpeft_jax.grids.cells import Cell, expand
@@ -156,7 +156,7 @@ def run_grid(grid: Grid, plan: Plan, stop: Stop) -> None:
     watcher = _Recorded(ledger, progress)
     context = Context(ledger.folder, watcher, stop, plan.workers, plan.at_once)
     try:
-        _wait_for_processes(ledger.folder, plan.todo, watcher)
+        _wait_for_processes(plan.todo, context)
         if plan.todo:
             EXECUTORS[plan.executor](plan.todo, context)
     except StoppedError:
@@ -172,20 +172,27 @@ def run_grid(grid: Grid, plan: Plan, stop: Stop) -> None:
         shutil.rmtree(ledger.folder / ".logs", ignore_errors=True)
 
 
-def _wait_for_processes(
-    folder: pathlib.Path, cells: Sequence[Cell], watcher: Watcher
-) -> None:
+def _wait_for_processes(cells: Sequence[Cell], context: Context) -> None:
     """Waits for the processes of a grid that was killed.
 
     They end when they notice that the grid is gone, which may take some seconds on a
     busy machine. If one goes on for longer, its cell fails with an error that says so.
+
+    Raises:
+      StoppedError: if a signal asked the grid to stop.
     """
-    busy = [cell for cell in cells if not wait_until_free(folder / cell.name, 0.0)]
-    if busy:
-        watcher.note(f"waiting for the process that runs {busy[0].name}")
+
+    def busy() -> list[str]:
+        return [cell.name for cell in cells if not is_free(context.folder / cell.name)]
+
     last = time.monotonic() + _PATIENCE
-    for cell in busy:
-        wait_until_free(folder / cell.name, last - time.monotonic())
+    if names := busy():
+        context.watcher.note(f"waiting for the process that runs {names[0]}")
+    while names and time.monotonic() < last:
+        if (number := context.stop()) is not None:
+            raise StoppedError(f"{number.name} stopped the grid", number)
+        time.sleep(0.05)
+        names = busy()
 
 
 def _best(ledger: Ledger, cell: Cell) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import threading
 
 import polars as pl
@@ -132,6 +133,27 @@ def test_a_process_of_a_killed_grid_is_waited_for(
     assert ("another process is writing to" in errors) == (not patience)
     held.release()
     assert (table_bytes(out) == good) == bool(patience)
+
+
+def test_a_signal_ends_the_wait_for_a_process_of_a_killed_grid(
+    rates, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "grid"
+    shutil.copytree(rates, out)
+    (out / NAMES[0] / "summary.json").unlink()
+    looks = []
+
+    def never_free(path):
+        looks.append(path)
+        if len(looks) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return False
+
+    monkeypatch.setattr(command, "is_free", never_free)
+    assert grid(out, RATES) == 128 + signal.SIGINT and len(looks) < 5
+    assert "SIGINT stopped the grid" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert grid(out, RATES) == 1 and table_bytes(out) == table_bytes(rates)
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
