@@ -28,10 +28,11 @@ _ = pl.Config.set_fmt_str_lengths(60)  # long titles in full
 #
 # One run with LoRA beside the frozen table. `prepare` returns what the run had before
 # its first round; `kept` names the folder in which the run kept its pretraining, so
-# that it is read and not computed again.
+# that it is read and not computed again. (`max_buckets=1` only makes the compilation
+# shorter.)
 
 # %%
-settings = {"embedding": "lora(rank=4)", "rounds": 300}
+settings = {"embedding": "lora(rank=4)", "rounds": 300, "max_buckets": 1}
 model = fj.train(**settings, out="runs/embeddings", progress=False)
 kept = pathlib.Path("runs/embeddings/checkpoints/pretrained")
 prepared = fj.prepare(fj.configure(**settings), kept=kept)

@@ -30,6 +30,7 @@ settings = {
     "rounds": 150,
     "eval_every": 20,
     "max_buckets": 1,
+    "baselines": "most_popular",
 }
 data
 
