@@ -13,6 +13,7 @@ import fedpeft_jax as fj
 from fedpeft_jax.data import synthetic_interactions
 from fedpeft_jax.experiment.attack_study import Plan, study
 from fedpeft_jax.experiment.callbacks import Callbacks
+from fedpeft_jax.grids.shared_program import run_together
 
 # %% [markdown]
 # ## Data and settings
@@ -96,6 +97,8 @@ pl.DataFrame(local).with_columns(pl.col(pl.Float64).round(3))
 # probability delta). `target_epsilon` computes the noise for the whole run, and
 # `quantile` lets the clip follow the median norm. Updates are shorter after clipping,
 # so the server takes larger steps; with more noise they must be smaller again.
+# `run_together` runs the three side by side. Two of them differ in numbers alone and
+# share one program.
 
 # %%
 noise = {"privacy": "gaussian(clip=0.5, quantile=0.5)"}
@@ -112,18 +115,17 @@ runs = {
         "server_optimizer": "sgd(learning_rate=3.0)",
     },
 }
-models = {
-    name: fj.train(
-        data, **{**settings, **changes}, out=f"runs/privacy/{name}", progress=False
-    )
+configs = [
+    fj.configure(**{**settings, **changes}, dataset="table", out=f"runs/privacy/{name}")
     for name, changes in runs.items()
-}
+]
+results = run_together(configs, dataset=data, how="threads")
 
 # %%
 rows = []
-for name, model in models.items():
-    test = model.summary["metrics"]["test"]["sampled"]
-    privacy = model.summary["privacy"] or {}
+for name, result in zip(runs, results, strict=True):
+    test = result.summary["metrics"]["test"]["sampled"]
+    privacy = result.summary["privacy"] or {}
     rows.append(
         {
             "run": name,
