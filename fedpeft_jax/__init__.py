@@ -122,7 +122,7 @@ from fedpeft_jax.federated import (
     published_negatives,
     with_server_optimizer,
 )
-from fedpeft_jax.grids import load_grid
+from fedpeft_jax.grids import load_grid, run_together
 from fedpeft_jax.serving import FoldedIn, TrainedModel, load, train
 
 __version__ = "0.1.0"
@@ -241,6 +241,7 @@ __all__ = [
     "private_layer",
     "published_negatives",
     "run",
+    "run_together",
     "sample_candidates",
     "schedule_of",
     "start",

@@ -13,7 +13,6 @@ import fedpeft_jax as fj
 from fedpeft_jax.data import synthetic_interactions
 from fedpeft_jax.experiment.attack_study import Plan, study
 from fedpeft_jax.experiment.callbacks import Callbacks
-from fedpeft_jax.grids.shared_program import run_together
 
 # %% [markdown]
 # ## Data and settings
@@ -119,7 +118,7 @@ configs = [
     fj.configure(**{**settings, **changes}, dataset="table", out=f"runs/privacy/{name}")
     for name, changes in runs.items()
 ]
-results = run_together(configs, dataset=data, how="threads")
+results = fj.run_together(configs, dataset=data)
 
 # %%
 rows = []

@@ -56,7 +56,7 @@ def run_together(
     folders: Sequence[RunFolder | None] | None = None,
     callbacks: Sequence[Sequence[Callback]] | None = None,
     stop: Stop = never_stop,
-    how: str = "vmap",
+    how: str = "threads",
     on_end: Callable[[int, Outcome], None] | None = None,
     *,
     dataset: Dataset | None = None,
@@ -70,7 +70,8 @@ def run_together(
 
     Args:
       configs: the configuration of each cell. Cells with different keys
-        (`program_key`) have programs of their own.
+        (`program_key`) have programs of their own. If they have `out`, each has
+        another folder.
       folders: where each cell writes; None for memory alone. The caller closes them.
       callbacks: follow each cell, in its thread.
       stop: returns the signal that asks all cells to stop, if there is one.
@@ -90,7 +91,7 @@ def run_together(
       >>> from fedpeft_jax import configure
       >>> settings = {"full": "none", "rounds": 4, "max_buckets": 1, "baselines": ""}
       >>> cells = [configure(**settings, seed=seed) for seed in (0, 1)]
-      >>> [result.state.round for result in run_together(cells, how="threads")]
+      >>> [result.state.round for result in run_together(cells)]
       [4, 4]
     """
     if how not in HOWS:
