@@ -28,7 +28,7 @@ _ = pl.Config.set_fmt_str_lengths(60)  # long titles in full
 #
 # One run with LoRA beside the frozen table. `prepare` returns what the run had before
 # its first round; `kept` names the folder in which the run kept its pretraining, so
-# that it is read and not computed again. (`max_buckets=1` only makes the compilation
+# that it is read and not computed again. (`max_buckets=1` makes the compilation
 # shorter.)
 
 # %%

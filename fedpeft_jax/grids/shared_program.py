@@ -72,7 +72,8 @@ def run_together(
       configs: the configuration of each cell. Cells with different keys
         (`program_key`) have programs of their own. If they have `out`, each has
         another folder.
-      folders: where each cell writes; None for memory alone. The caller closes them.
+      folders: where each cell writes, and the caller closes them; by default the
+        `out` of its configuration, or memory alone.
       callbacks: follow each cell, in its thread.
       stop: returns the signal that asks all cells to stop, if there is one.
       how: `'vmap'`, `'map'` or `'threads'`.
