@@ -7,9 +7,10 @@ r"""Runs many settings with several seeds, and prints one table of the results.
 Every setting of `run.py` except `--seed` applies to all cells. --sweep lists the values
 of a setting, or of one argument of its spec; several sweeps are multiplied. --zip lists
 values that belong together, --vary is a row of settings, and --cells names a file of
-rows. Without any of them the rows are LoRA models and their references. --dry_run
-prints the cells and stops. The same command again continues the grid in --out
-(runs/grid by default). docs/grids.md explains the folder and the table.
+rows. Without any of them, and without --full and --embedding, the rows are LoRA models
+and their references. --dry_run prints the cells and stops. The same command again
+continues the grid in --out (runs/grid by default). docs/grids.md explains the folder
+and the table.
 """
 
 import pathlib
@@ -18,7 +19,7 @@ import sys
 from absl import flags
 
 from fedpeft_jax.core.errors import InputError
-from fedpeft_jax.experiment import cli
+from fedpeft_jax.experiment import FIELDS, cli
 from fedpeft_jax.experiment.stopping import stop_on_signals
 from fedpeft_jax.grids import command
 from fedpeft_jax.grids.addresses import parse_range
@@ -32,6 +33,7 @@ REFERENCES = (
     "full=frozen embedding=lora(rank=4)",
     "full=frozen embedding=lora(rank=8)",
 )
+_MODEL = ("full", "full_init", "embedding")
 
 
 def define_flags() -> None:
@@ -98,13 +100,15 @@ def grid_from_flags() -> command.Grid:
     values = flags.FLAGS
     common = cli.settings_from_flags()
     out = pathlib.Path(common.pop("out") or "runs/grid")
+    # A model that is named is the one that runs.
+    named = any(common[name] != FIELDS[name].default for name in _MODEL)
     axes = command.read_axes(
         vary=values.vary or (),
         sweeps=values.sweep or (),
         zips=values.zip or (),
         cells=values.cells,
         seeds=read_seeds(values.seeds),
-        default_rows=REFERENCES,
+        default_rows=() if named else REFERENCES,
     )
     return command.read_grid(out, common, axes)
 
@@ -131,10 +135,12 @@ def main(argv: list[str]) -> int:
             return
         out = grid.ledger.folder
         held = command.lock(out)
-        with stop_on_signals(kill=True) as stop, cli.continued_by(out):
-            grid = grid_from_flags()  # another grid may just have left the folder
-            command.run_grid(grid, plan_and_print(grid), stop)
-        held.release()
+        try:
+            with stop_on_signals(kill=True) as stop, cli.continued_by(out):
+                grid = grid_from_flags()  # another grid may just have left the folder
+                command.run_grid(grid, plan_and_print(grid), stop)
+        finally:
+            command.unlock(out, held)
         print_table(command.summaries_by_row(grid), flags.FLAGS.target)
         print(f"table: {out / 'grid.parquet'} and {out / 'grid.csv'}")
         failures.extend(command.failures(grid))

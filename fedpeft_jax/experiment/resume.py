@@ -9,6 +9,7 @@ from fedpeft_jax.experiment.config import RunConfig
 from fedpeft_jax.experiment.identity import check_same_settings, differences
 from fedpeft_jax.experiment.recorder import Recorder
 from fedpeft_jax.experiment.run_folder import RunFolder
+from fedpeft_jax.experiment.summary import FORMAT
 
 
 class Finished(NamedTuple):
@@ -34,12 +35,18 @@ def finished(
       recorder: receives a note if the model is damaged.
 
     Raises:
-      InputError: if the folder holds a run with other settings.
+      InputError: if the folder holds a run with other settings, or a summary that is
+        none.
     """
     held, summary = folder.held_config(), folder.held_summary()
     if held is None:
         return None
     check_same_settings(held, config.flat(), str(folder.path))
+    if summary is not None and summary.get("format") != FORMAT:
+        raise InputError(
+            f"{folder.path / 'summary.json'} is no summary of format {FORMAT}: delete "
+            "it and run the same command again"
+        )
     moved = differences(held, config.flat(), places=True)
     if summary is None or moved or held["rounds"] < config.run.rounds:
         return None

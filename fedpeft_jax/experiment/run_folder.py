@@ -35,6 +35,12 @@ _OURS = (
     *("checkpoints", TABLES_MANIFEST, *(f"{name}.parquet" for name in TABLES)),
 )
 
+_REMEDIES = {
+    "config.json": "set `out` to a new folder",
+    # The run then continues from its last checkpoint, and writes it again.
+    "summary.json": "delete it and run the same command again",
+}
+
 
 class RunFolder:
     """Writes the results of one run to a folder, which it locks.
@@ -201,10 +207,10 @@ class RunFolder:
             return None
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{path} cannot be read ({error}): set `out` to a new folder"
+                f"{path} cannot be read ({error}): {_REMEDIES[name]}"
             ) from error
         if not isinstance(found, dict):
-            raise InputError(f"{path} is damaged: set `out` to a new folder")
+            raise InputError(f"{path} is damaged: {_REMEDIES[name]}")
         return found
 
     def _write(self, name: str, text: str) -> None:

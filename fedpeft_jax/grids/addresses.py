@@ -62,7 +62,9 @@ def parse_value(address: str, text: str) -> Any:
     check_address(address)
     if "." in address:
         try:
-            return ast.literal_eval(text.strip())
+            value = ast.literal_eval(text.strip())
+            if _is_plain(value):
+                return value
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             if text.strip().isidentifier():
                 return text.strip()
@@ -99,11 +101,19 @@ def parse_range(address: str, text: str) -> list[int] | None:
     if match is None or not ("." in address or kind_of(FIELDS[address]) is int):
         return None
     first, end, step = int(match[1]), int(match[2]), int(match[3] or 1)
-    if step == 0 or not (found := range(first, end, step)):
+    count = -((first - end) // step) if step else 0
+    if count < 1:
         raise InputError(f"{address}={text} has no values: write {address}=0:5")
-    if len(found) > 100_000:
-        raise InputError(f"{address}={text} has {len(found)} values: use fewer")
-    return list(found)
+    if count > 100_000:
+        raise InputError(f"{address}={text} has {count} values: use fewer")
+    return list(range(first, end, step))
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether a value can be written as JSON."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def apply(common: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:

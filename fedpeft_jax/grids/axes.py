@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError, brief
@@ -110,12 +110,9 @@ def read_row(text: str) -> Settings:
     try:
         for word in split_row(text):
             address, separator, value = word.partition("=")
-            try:
-                check_address(address)
-            except InputError:
-                separator = ""
             if not separator:
                 raise InputError(f"{word!r} is not setting=value")
+            _check_once([*changes, address], "the row")
             changes[address] = parse_value(address, value)
     except InputError as error:
         raise InputError(f"--vary={text!r}: {error}") from None
@@ -142,7 +139,8 @@ def read_cells(path: pathlib.Path) -> Axis:
     if path.suffix.lower() == ".csv":
         reader = csv.reader(io.StringIO(text))
         header = [name.strip() for name in next(reader, [])]
-        for fields in reader:
+        _check_once(header, f"--cells={path}")
+        for fields in _lines(reader, path):
             if len(fields) not in (0, len(header)):
                 raise InputError(
                     f"--cells={path}, line {reader.line_num}: it has {len(fields)} "
@@ -153,7 +151,11 @@ def read_cells(path: pathlib.Path) -> Axis:
     else:
         for number, line in enumerate(text.splitlines(), 1):
             try:
-                found = json.loads(line) if line.strip() else {}
+                found = (
+                    json.loads(line, object_pairs_hook=_pairs) if line.strip() else {}
+                )
+            except InputError as error:
+                raise InputError(f"--cells={path}, line {number}: {error}") from None
             except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
@@ -177,6 +179,22 @@ def read_cells(path: pathlib.Path) -> Axis:
     if not rows:
         raise InputError(f"--cells={path} has no cell: write one on each line")
     return rows
+
+
+def _lines(reader: Any, path: pathlib.Path) -> Iterator[list[str]]:
+    """Yields the rows of a CSV file."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(
+            f"--cells={path}, line {reader.line_num}: it is no CSV ({error})"
+        ) from None
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object, whose names must differ."""
+    _check_once([name for name, _ in pairs], "the row")
+    return dict(pairs)
 
 
 def _whole(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Runs a whole grid: its ledger, its cells, its table."""
 
+import contextlib
 import pathlib
 import shutil
 import time
@@ -12,7 +13,13 @@ from fedpeft_jax.experiment.folder_lock import FolderLock, is_free
 from fedpeft_jax.experiment.stopping import Stop
 from fedpeft_jax.grids.axes import Axis, read_cells, read_row, read_sweep, read_zip
 from fedpeft_jax.grids.cells import Cell, expand
-from fedpeft_jax.grids.execution import SHARED, Context, Outcome, Watcher
+from fedpeft_jax.grids.execution import (
+    SHARED,
+    Context,
+    Outcome,
+    Watcher,
+    check_stop,
+)
 from fedpeft_jax.grids.ledger import Ledger, plan_ledger, read_ledger
 from fedpeft_jax.grids.plan import EXECUTORS, Plan
 from fedpeft_jax.grids.progress import GridProgress
@@ -108,6 +115,18 @@ def lock(out: pathlib.Path) -> FolderLock:
         raise InputError(f"cannot write {out}: {error.strerror}; set `out`") from error
 
 
+def unlock(out: pathlib.Path, held: FolderLock) -> None:
+    """Removes the folder of a grid if nothing was written to it, and releases it.
+
+    Args:
+      out: the folder.
+      held: its lock.
+    """
+    with contextlib.suppress(OSError):
+        out.rmdir()
+    held.release()
+
+
 class _Recorded(Watcher):
     """Writes what happens to the ledger, and passes it to the progress."""
 
@@ -189,8 +208,7 @@ def _wait_for_processes(cells: Sequence[Cell], context: Context) -> None:
     if names := busy():
         context.watcher.note(f"waiting for the process that runs {names[0]}")
     while names and time.monotonic() < last:
-        if (number := context.stop()) is not None:
-            raise StoppedError(f"{number.name} stopped the grid", number)
+        check_stop(context.stop)
         time.sleep(0.05)
         names = busy()
 
@@ -199,7 +217,7 @@ def _best(ledger: Ledger, cell: Cell) -> float | None:
     """Returns the best validation NDCG@10 of a cell that has a result."""
     if ledger.entries[cell.name].status != "finished":
         return None
-    best = read_summary(ledger.folder / cell.name)["best_valid"]
+    best = read_summary(ledger.folder / cell.name).get("best_valid")
     return None if best is None else float(best["metrics"]["sampled"]["ndcg@10"])
 
 

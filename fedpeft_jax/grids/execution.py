@@ -111,6 +111,7 @@ def one_after_the_other(cells: Sequence[Cell], context: Context) -> None:
     """
     watcher = context.watcher
     for cell in cells:
+        check_stop(context.stop)
 
         def rounds(done: int, ndcg: float | None, cell: Cell = cell) -> None:
             watcher.rounds(cell, done, ndcg)
@@ -155,19 +156,39 @@ def run_cell(
         return Outcome("finished")
     except StoppedError:
         raise
-    except DivergedError as error:
-        return Outcome("diverged", one_line(error, path))
-    except InputError as error:
-        return Outcome("failed", one_line(error, path))
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        line = str(error).partition("\n")[0] or "memory ran out"
-        return Outcome("failed", line)
     except Exception as error:
-        # A mistake in the program ends this cell alone, and its place is kept.
-        with contextlib.suppress(OSError):
-            (path / "error.txt").write_text(traceback.format_exc())
-        line = f"{type(error).__name__}: {one_line(error, path)[:500]}"
-        return Outcome("failed", f"{line}; see {path.name}/error.txt")
+        return outcome_of(error, path)
+
+
+def outcome_of(error: Exception, path: pathlib.Path) -> Outcome:
+    """Returns how a cell ended that has an error.
+
+    The traceback of an error that nobody expects is written to `error.txt`.
+
+    Args:
+      error: the error.
+      path: the folder of the cell.
+    """
+    if isinstance(error, DivergedError):
+        return Outcome("diverged", one_line(error, path))
+    if isinstance(error, InputError):
+        return Outcome("failed", one_line(error, path))
+    if isinstance(error, jax.errors.JaxRuntimeError | MemoryError):
+        return Outcome("failed", str(error).partition("\n")[0] or "memory ran out")
+    # A mistake in the program ends this cell alone, and its place is kept.
+    line = f"{type(error).__name__}: {one_line(error, path)[:500]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "error.txt").write_text("".join(traceback.format_exception(error)))
+    except OSError:
+        return Outcome("failed", line)
+    return Outcome("failed", f"{line}; see {path.name}/error.txt")
+
+
+def check_stop(stop: Stop) -> None:
+    """Raises StoppedError if a signal asked the grid to stop."""
+    if (number := stop()) is not None:
+        raise StoppedError(f"{number.name} stopped the grid", number)
 
 
 def one_line(error: Exception, path: pathlib.Path) -> str:

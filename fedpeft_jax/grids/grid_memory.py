@@ -87,6 +87,8 @@ def most_cells(config: RunConfig, split: Split, bound: int, cells: int) -> int:
 def most_processes(config: RunConfig, split: Split, bound: int, cores: int) -> int:
     """Returns the most processes with one cell each, at most one per core.
 
+    The process of the grid needs memory beside them.
+
     Args:
       config: the configuration of one cell.
       split: the clients' training and held-out items.
@@ -98,7 +100,7 @@ def most_processes(config: RunConfig, split: Split, bound: int, cores: int) -> i
     """
     one = predict_peak(config, split)
     _check_bound(one, bound)
-    return min(cores, bound // one)
+    return max(min(cores, (bound - baseline()) // one), 1)
 
 
 def limit_cells(

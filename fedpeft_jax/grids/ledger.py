@@ -109,17 +109,22 @@ def read_ledger(folder: pathlib.Path) -> Ledger | None:
         if content["format"] != FORMAT:
             raise ValueError("it has another format")
         entries = {cell.pop("name"): Entry(**cell) for cell in content["cells"]}
-        whole = isinstance(content["common"], dict) and all(
+        whole = set(content["common"]) <= set(FIELDS) and all(
             isinstance(entry.settings, dict)
             and isinstance(entry.changes, dict)
             and entry.status in get_args(Status)
             for entry in entries.values()
         )
         if not whole:
-            raise ValueError("a part is missing")
+            raise ValueError("a part is missing, or of another version")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): set `out` to the folder of a "
+            "grid, or to a new one"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is damaged ({error}): delete it and run the same command again, "
             "which reads the cells that have finished"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 
 from fedpeft_jax.core.errors import InputError
+from fedpeft_jax.experiment.finished import read_runs
 from fedpeft_jax.experiment.identity import differences
 from fedpeft_jax.experiment.machine import num_cores
 from fedpeft_jax.grids.cells import Cell
@@ -124,12 +125,14 @@ def choose_executor(
         return choice.how, choice.reason
     if platform != "cpu":
         return "one", f"the device is a {platform}, which a run uses alone"
-    if workers < 2:
+    if (cores := num_cores()) < 2:
         return "one", "there is one core"
-    if len(largest) >= 2 * workers:
-        some = f"{len(largest)} cells have one program"
-        return "threads", f"{some}, and there are {num_cores()} cores"
-    return "processes", f"{len(todo)} cells and {num_cores()} cores"
+    some = f"{len(largest)} cells have one program, and there are {cores} cores"
+    if at_once > 1 and len(largest) >= 2 * workers:
+        return "threads", some
+    if workers < 2:
+        return "one", "one cell runs at a time with this memory or number of workers"
+    return "processes", f"{len(todo)} cells and {cores} cores"
 
 
 def is_done(cell: Cell, ledger: Ledger) -> bool:
@@ -143,13 +146,13 @@ def is_done(cell: Cell, ledger: Ledger) -> bool:
         return True
     folder = ledger.folder / cell.name
     try:
-        json.loads((folder / "summary.json").read_text())
+        read_runs([folder])
         held = json.loads((folder / "config.json").read_text())
         flat = cell.config.flat()
         if held["rounds"] != flat["rounds"]:
             return False
         return not differences(held, flat, places=True) and _has_model(folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return False  # the run itself says what is wrong with its folder
 
 

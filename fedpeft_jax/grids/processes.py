@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fedpeft_jax.core.errors import StoppedError
+from fedpeft_jax.core.errors import InputError, StoppedError
 from fedpeft_jax.grids.cells import Cell
 from fedpeft_jax.grids.execution import Context, Outcome
 from fedpeft_jax.grids.pretraining import pretraining_group
@@ -68,10 +68,14 @@ class _Worker:
 
     def _read(self, events: "queue.SimpleQueue[_Event]") -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            events.put(_Event(self, json.loads(line)))
-        self.process.stdout.close()
-        events.put(_Event(self, None))
+        try:
+            for line in self.process.stdout:
+                events.put(_Event(self, json.loads(line)))
+        except ValueError:  # the process died within a line
+            pass
+        finally:
+            self.process.stdout.close()
+            events.put(_Event(self, None))
 
     def run(self, cell: Cell, context: Context) -> None:
         """Starts a cell."""
@@ -106,8 +110,9 @@ class _Worker:
         code = self.process.wait()
         if code == -signal.SIGKILL:
             return "its process was killed, as the system does without free memory"
-        if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
+        number = -code if code < 0 else code - 128  # a worker returns the latter
+        if number in set(signal.Signals):
+            return f"its process was ended by {signal.Signals(number).name}"
         lines = self._log.read_text(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"its process ended with code {code}: {said[:300]}"
@@ -121,10 +126,10 @@ def processes(cells: Sequence[Cell], context: Context) -> None:
       context: the folder, the watcher, the signal to stop, and the most processes.
 
     Raises:
+      InputError: if no process can be started.
       StoppedError: if a signal asked the grid to stop; its state is saved.
     """
     logs = context.folder / ".logs"
-    logs.mkdir(exist_ok=True)
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     waiting = list(cells)
     tries: collections.Counter[str] = collections.Counter()
@@ -139,7 +144,13 @@ def processes(cells: Sequence[Cell], context: Context) -> None:
             if stopping is not None and not any(worker.cell for worker in workers):
                 break
             if stopping is None:
-                _deal(waiting, workers, context, logs, numbers, events)
+                try:
+                    _deal(waiting, workers, context, logs, numbers, events)
+                except OSError as error:
+                    raise InputError(
+                        f"a process cannot be started: {error}; the same command "
+                        "continues the grid, with --executor=one in this process"
+                    ) from error
             try:
                 worker, values = events.get(timeout=0.1)
             except queue.Empty:
@@ -163,10 +174,12 @@ def processes(cells: Sequence[Cell], context: Context) -> None:
             elif "rounds" in values:
                 worker.started = True
                 context.watcher.rounds(cell, values["rounds"], values["ndcg"])
-            else:
+            elif values["status"] != "stopped":
                 worker.cell = None
-                if values["status"] != "stopped":
-                    context.watcher.end(cell, Outcome(**values))
+                context.watcher.end(cell, Outcome(**values))
+            elif stopping is not None:
+                worker.cell = None
+            # Else somebody stopped this process alone: its end is the next event.
         if stopping is not None:
             raise StoppedError(f"{stopping.name} stopped the grid", stopping)
     finally:
@@ -190,6 +203,7 @@ def _deal(
             return
         free = next((worker for worker in workers if worker.cell is None), None)
         if free is None:
+            logs.mkdir(exist_ok=True)
             free = _Worker(logs / f"worker-{next(numbers)}.txt", events)
             workers.append(free)
         cell = waiting.pop(index)

@@ -60,10 +60,11 @@ def load_grid(folder: str | os.PathLike[str]) -> pl.DataFrame:
       `test_sampled_ndcg@10` and so on, `best_valid_ndcg@10`, `rounds_run`,
       `total_bytes`, `fraction_of_full`, `epsilon` (infinite without a bound, null
       without privacy), `seconds` and `peak_bytes`. The metrics of a cell that has not
-      finished are null.
+      finished are null. A cell whose `summary.json` is damaged has failed, and one
+      whose folder was deleted is waiting.
 
     Raises:
-      InputError: if the folder has no grid, or a file of it is damaged.
+      InputError: if the folder has no grid, or its ledger is damaged.
 
     Example:
       >>> import tempfile
@@ -118,19 +119,25 @@ def _row(folder: pathlib.Path, name: str, entry: Entry) -> dict[str, Any]:
     settings = {key: field.default for key, field in FIELDS.items()}
     settings.update(entry.settings)
     status = entry.status
+    row = {**settings, "cell": name, "error": entry.error, "metrics": {}}
+    if status in ("diverged", "failed"):
+        return {**row, "status": status}
     # The folder decides: the ledger is written a moment later.
-    if status in ("waiting", "running") and (folder / "summary.json").exists():
-        status = "finished"
-    row = {**settings, "cell": name, "status": status, "error": entry.error}
-    if status != "finished":
-        return {**row, "metrics": {}}
-    summary = read_summary(folder)
+    left = "waiting" if status == "finished" else status
+    path = folder / "summary.json"
+    if not path.exists():
+        return {**row, "status": left}
     try:
-        return {**row, **_figures(summary), "metrics": _metrics(summary["metrics"])}
+        summary = read_summary(folder)
+        if summary["config"]["rounds"] != settings["rounds"]:  # it will run on
+            return {**row, "status": left}
+        found = {**_figures(summary), "metrics": _metrics(summary["metrics"])}
+        return {**row, **found, "status": "finished"}
+    except InputError as error:
+        said = str(error)
     except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{folder / 'summary.json'} is damaged: delete it and run the grid again"
-        ) from None
+        said = f"{path} is damaged: delete it and run the grid again"
+    return {**row, "status": "failed", "error": said}
 
 
 def _metrics(found: Mapping[str, Any]) -> dict[str, float]:

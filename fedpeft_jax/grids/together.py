@@ -6,14 +6,23 @@ side by side; with map and vmap, cells of other programs follow.
 """
 
 import contextlib
+import pathlib
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from fedpeft_jax.core.errors import DivergedError, InputError, StoppedError
+from fedpeft_jax.core.errors import InputError, StoppedError
 from fedpeft_jax.experiment import RunFolder, RunResult
 from fedpeft_jax.grids.cells import Cell
-from fedpeft_jax.grids.execution import CellProgress, Context, Outcome, Rounds, one_line
+from fedpeft_jax.grids.execution import (
+    CellProgress,
+    Context,
+    Outcome,
+    Rounds,
+    check_stop,
+    one_line,
+    outcome_of,
+)
 from fedpeft_jax.grids.program_key import program_key
 from fedpeft_jax.grids.shared_program import Remembered, run_together
 
@@ -31,6 +40,7 @@ def run_groups(cells: Sequence[Cell], context: Context, how: str) -> None:
     """
     once = Remembered()
     for wave in waves_of(cells, context.at_once, mixed=how == "threads"):
+        check_stop(context.stop)
         _run_some(wave, context, how, once)
 
 
@@ -100,7 +110,7 @@ def _run_some(
                 stopped.append(result)
                 return
             with lock:
-                watcher.end(cell, _outcome(result, lambda e: one_line(e, folder.path)))
+                watcher.end(cell, _outcome(result, folder.path))
 
         run_together(
             [cell.config for cell, _ in opened],
@@ -116,14 +126,8 @@ def _run_some(
         raise StoppedError(f"{signal.Signals(number).name} stopped the grid", number)
 
 
-def _outcome(
-    result: RunResult | Exception, line: Callable[[Exception], str]
-) -> Outcome:
+def _outcome(result: RunResult | Exception, path: pathlib.Path) -> Outcome:
     """Returns how a cell ended."""
     if isinstance(result, RunResult):
         return Outcome("finished")
-    if isinstance(result, DivergedError):
-        return Outcome("diverged", line(result))
-    if isinstance(result, InputError):
-        return Outcome("failed", line(result))
-    return Outcome("failed", f"{type(result).__name__}: {line(result)[:500]}")
+    return outcome_of(result, path)

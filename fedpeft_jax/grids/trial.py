@@ -131,11 +131,17 @@ def _time_processes(
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            # Control-C in a terminal reaches the grid alone.
+            start_new_session=True,
         )
         for _ in range(workers)
     ]
-    with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(lambda process: process.communicate(given), started))
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(lambda process: process.communicate(given), started))
+    finally:
+        for process in started:
+            process.kill()  # nothing, if it has ended
     wall = time.perf_counter() - begin
     for process, (_, error) in zip(started, found, strict=True):
         if process.returncode:

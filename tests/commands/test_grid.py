@@ -88,7 +88,7 @@ def test_a_table_of_means_over_seeds_and_nothing_twice(tmp_path, capsys):
     ("row", "says"),
     [
         ("embedding", "'embedding' is not setting=value"),
-        ("rank=4", "'rank=4' is not setting=value"),
+        ("rank=4", "there is no setting 'rank'"),
         ("rounds=many", "many"),
         ("embedding=lora(rank=0)", "rank"),
     ],
@@ -111,6 +111,24 @@ def test_seeds_that_are_refused(tmp_path, capsys, seeds):
     assert grid(tmp_path / "out", f"--seeds={seeds}") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert any(x in line for x in (f"--seeds={seeds}: write", "--seed=-1", "seed=3:3"))
+
+
+def test_a_model_that_is_named_is_the_only_row(tmp_path, capsys):
+    given = ("--executor=one", "--seeds=0:2", "--dry_run", "--warm_up_rounds=0")
+    assert run_cli(*given, script="grid", out=tmp_path / "out") == 0
+    assert "10 cells" in capsys.readouterr().out
+    named = (*given, "--embedding=hash")
+    assert run_cli(*named, script="grid", out=tmp_path / "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["waiting: seed=0", "waiting: seed=1"] and "2 cells" in lines[2]
+
+
+@pytest.mark.parametrize("flag", ["workers=-1", "grid_memory=much", "grid_memory=1"])
+def test_a_plan_that_fails_leaves_no_folder(tmp_path, capsys, flag):
+    assert grid(tmp_path / "out", f"--{flag}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert flag.partition("=")[0] in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_file_of_embeddings_is_for_rows_that_read_it():

@@ -52,6 +52,9 @@ def test_the_values_of_a_sweep(text, expected):
         ("rounds.x=1", "`rounds` is no spec"),
         ("embedding.=1", "is not setting.argument"),
         ("embedding.rank=1 2", "is no number, text or tuple"),
+        ("embedding.rank=...", "is no number, text or tuple"),
+        ("embedding.rank=1j", "is no number, text or tuple"),
+        ("seed=0:100000000000000000000", "has 100000000000000000000 values"),
         ("rounds=many", "'many' is not an integer"),
         ("fetch=maybe", "not true or false"),
         ("embedding=lora(rank=2|hash", "parenthesis ( that is not closed"),
@@ -111,7 +114,10 @@ def test_a_row_keeps_quotes_up_to_the_configuration():
     [
         ("embedding=rq(quantizer='kmeans)", "a quote that is not closed"),
         ("privacy='gaussian", "a quote that is not closed"),
-        ("rank=4", "'rank=4' is not setting=value"),
+        ("embedding", "'embedding' is not setting=value"),
+        ("rank=4", "there is no setting 'rank'"),
+        ("rounds.x=4", "`rounds` is no spec"),
+        ("rounds=1 rounds=2", "the row has `rounds` twice"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_one_line(text, says):
@@ -141,6 +147,9 @@ def test_a_file_of_cells(tmp_path):
         ("a.jsonl", "", "has no cell"),
         ("a.csv", "rounds,seed\n3", "line 2: it has 1 fields and the header 2"),
         ("a.csv", "rounds\nx", "line 2: `rounds=x`"),
+        ("a.csv", "rounds,rounds\n3,4", "has `rounds` twice"),
+        ("a.csv", f'rounds\n"{"3" * 140_000}', "it is no CSV"),
+        ("a.jsonl", '{"rounds": 3, "rounds": 4}', "line 1: the row has `rounds` twice"),
     ],
 )
 def test_a_bad_file_of_cells_names_its_line(tmp_path, name, text, says):

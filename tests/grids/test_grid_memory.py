@@ -66,7 +66,8 @@ def test_a_bound_limits_cells_and_processes(split):
     assert most_cells(CONFIG, split, four - 1, 8) == 3
     assert most_cells(CONFIG, split, 10 * four, 8) == 8
     one = predict_peak(CONFIG, split)
-    assert most_processes(CONFIG, split, 3 * one, 8) == 3
+    assert most_processes(CONFIG, split, 3 * one, 8) == 2  # and that of the grid
+    assert most_processes(CONFIG, split, 3 * one + baseline(), 8) == 3
     assert most_processes(CONFIG, split, 30 * one, 8) == 8
     for limit in (most_cells, most_processes):
         with pytest.raises(InputError, match="`grid_memory` is .*: raise it"):
@@ -81,7 +82,7 @@ def test_the_largest_program_of_a_grid_counts():
     one, three = (predict_peak(wide, split, cells) for cells in (1, 3))
     for configs in ([small, wide], [wide, small]):
         workers, at_once, said = limit_cells(configs, str(three), 9, 8)
-        assert (workers, at_once) == (min(9, three // one), 3)
+        assert (workers, at_once) == (max((three - baseline()) // one, 1), 3)
         assert format_bytes(one) in said and format_bytes(three) in said
 
 

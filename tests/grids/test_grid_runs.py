@@ -102,16 +102,35 @@ def test_a_damaged_cell_is_one_line_and_the_grid_goes_on(rates, tmp_path, capsys
     shutil.copytree(rates, out)
     damaged = out / NAMES[0] / "summary.json"
     kept = damaged.read_text()
-    damaged.write_text("{")
-    with pytest.raises(InputError, match="summary.json cannot be read"):
-        load_grid(out)
-    assert grid(out, RATES) == 1
-    errors = capsys.readouterr().err.splitlines()
-    (line,) = [x for x in errors if x.startswith(f"error: {NAMES[0]}: failed")]
-    assert f"failed: {NAMES[0]}/summary.json cannot be read" in line
-    assert load_grid(out)["status"].to_list() == ["failed", "diverged"]
+    for content, says in [("{", "cannot be read"), ("{}", "is no summary of format")]:
+        shutil.copy(rates / "grid.json", out)  # where the cell has finished
+        damaged.write_text(content)
+        table = load_grid(out)
+        assert table["status"].to_list() == ["failed", "diverged"]
+        assert says in table["error"][0] and table["total_bytes"][0] is None
+        assert grid(out, RATES) == 1
+        errors = capsys.readouterr().err.splitlines()
+        (line,) = [x for x in errors if x.startswith(f"error: {NAMES[0]}: failed")]
+        assert f"failed: {NAMES[0]}/summary.json {says}" in line
+        assert "delete it and run the same command again" in line
+        assert load_grid(out)["status"].to_list() == ["failed", "diverged"]
     damaged.write_text(kept)
     assert grid(out, RATES) == 1 and table_bytes(out) == good
+
+
+def test_the_table_has_no_figures_of_what_is_gone_or_will_run_on(rates, tmp_path):
+    out = tmp_path / "grid"
+    shutil.copytree(rates, out)
+    ledger = json.loads((out / "grid.json").read_text())
+    ledger["cells"][0]["settings"]["rounds"] = 8  # as a command with more rounds writes
+    ledger["cells"][0]["status"] = "waiting"
+    (out / "grid.json").write_text(json.dumps(ledger))
+    table = load_grid(out)
+    assert table["status"].to_list() == ["waiting", "diverged"]
+    assert table["rounds"][0] == 8 and table["test_sampled_ndcg@10"][0] is None
+    shutil.copy(rates / "grid.json", out)
+    shutil.rmtree(out / NAMES[0])
+    assert load_grid(out)["status"].to_list() == ["waiting", "diverged"]
 
 
 @pytest.mark.parametrize("patience", [60.0, 0.0])
@@ -176,6 +195,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
         ("{", "is damaged"),
         ('{"format": 1, "common": {}, "cells": [{"name": "a"}]}', "is damaged"),
         ('{"format": 9}', "it has another format"),
+        ('{"format": 1, "common": {"no": 1}, "cells": []}', "of another version"),
     ],
 )
 def test_a_damaged_ledger_is_one_line(tmp_path, capsys, content, says):
@@ -187,7 +207,10 @@ def test_a_damaged_ledger_is_one_line(tmp_path, capsys, content, says):
         load_grid(tmp_path)
 
 
-def test_a_folder_without_a_grid(tmp_path):
+def test_a_folder_without_a_grid(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert grid(tmp_path / "file") == 2
+    assert "grid.json cannot be read (Not a directory)" in capsys.readouterr().err
     with pytest.raises(InputError, match="name the folder of a grid"):
         load_grid(tmp_path)
 

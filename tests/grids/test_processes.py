@@ -12,7 +12,7 @@ import time
 import polars as pl
 import pytest
 
-from fedpeft_jax.core.errors import StoppedError
+from fedpeft_jax.core.errors import InputError, StoppedError
 from fedpeft_jax.grids import processes as module
 from fedpeft_jax.grids.axes import read_sweep
 from fedpeft_jax.grids.cells import expand
@@ -27,13 +27,16 @@ FAKE = """
 import json, os, signal, sys, time
 def stop(*_):
     print(json.dumps({"status": "stopped", "error": ""}), flush=True)
-    os._exit(0)
+    os._exit(143)
 signal.signal(signal.SIGTERM, stop)
 for line in sys.stdin:
     seed = json.loads(line)["settings"]["seed"]
     print(json.dumps({"rounds": 3, "ndcg": 0.25}), flush=True)
     if seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if seed == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
     if seed == 2:
         sys.exit("no such thing")
     if seed == 9:
@@ -72,13 +75,18 @@ def fake(monkeypatch):
 def test_a_process_that_dies_is_one_failed_cell(fake, tmp_path):
     """The dead cell is tried twice, and the others run."""
     watched = Watched()
-    processes(cells_of(0, 1, 2, 3), Context(tmp_path, watched, lambda: None, 2))
-    assert watched.begun == {0: 1, 1: 2, 2: 2, 3: 1}
+    processes(cells_of(0, 1, 2, 5, 3), Context(tmp_path, watched, lambda: None, 2))
+    assert watched.begun == {0: 1, 1: 2, 2: 2, 5: 2, 3: 1}
     status = {seed: outcome.status for seed, outcome in watched.ended.items()}
-    assert status == {0: "finished", 1: "failed", 2: "failed", 3: "finished"}
+    assert status == {
+        0: "finished",
+        3: "finished",
+        **dict.fromkeys((1, 2, 5), "failed"),
+    }
     assert "killed" in watched.ended[1].error and "2 times" in watched.ended[1].error
     assert "no such thing" in watched.ended[2].error
-    assert len(watched.notes) == 2 and watched.seen[3] == (3, 0.25)
+    assert "ended by SIGTERM" in watched.ended[5].error  # a signal to it alone
+    assert len(watched.notes) == 3 and watched.seen[3] == (3, 0.25)
 
 
 def test_a_signal_is_passed_on(fake, tmp_path):
@@ -93,6 +101,12 @@ def test_a_signal_is_passed_on(fake, tmp_path):
     with pytest.raises(StoppedError, match="SIGTERM stopped the grid"):
         processes(cells_of(0, 9, 8), Context(tmp_path, watched, stop, 1))
     assert set(watched.ended) == {0} and set(watched.begun) == {0, 9}
+
+
+def test_a_process_that_cannot_be_started_is_one_line(tmp_path):
+    (tmp_path / ".logs").write_text("")
+    with pytest.raises(InputError, match="cannot be started.*--executor=one"):
+        processes(cells_of(0), Context(tmp_path, Watched(), lambda: None, 2))
 
 
 def test_what_runs_next():

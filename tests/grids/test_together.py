@@ -5,6 +5,7 @@ import pytest
 
 from fedpeft_jax import load_grid
 from fedpeft_jax.experiment import configure
+from fedpeft_jax.grids import plan
 from fedpeft_jax.grids.cells import Cell
 from fedpeft_jax.grids.plan import choose_executor
 from fedpeft_jax.grids.table import MEASURED
@@ -84,3 +85,11 @@ def test_too_little_memory_is_one_line(tmp_path, capsys):
 
 def test_one_cell_needs_no_choice():
     assert choose_executor([], 2) == ("one", "there is no second cell to run beside it")
+
+
+def test_little_memory_for_processes_leaves_threads(monkeypatch):
+    monkeypatch.setattr(plan, "num_cores", lambda: 2)
+    cells = [Cell(str(seed), {}, configure(seed=seed)) for seed in range(8)]
+    assert choose_executor(cells, workers=1, at_once=8)[0] == "threads"
+    name, reason = choose_executor(cells, workers=1, at_once=1)
+    assert name == "one" and "memory" in reason
