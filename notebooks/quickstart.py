@@ -71,7 +71,7 @@ table = fj.train(
 
 # %% [markdown]
 # `summary` has everything that was measured: metrics on held-out test items, baselines,
-# bytes, times. In the sampled ranking, each test item competes with 99 items that the
+# bytes, times. In the sampled ranking, each test item competes with 100 items that the
 # user has not interacted with.
 
 

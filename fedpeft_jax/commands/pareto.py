@@ -8,7 +8,7 @@ and a higher or equal NDCG@10 (sampled), one of them strictly.
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags
 from rich.box import SIMPLE
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import cli
-from fedpeft_jax.experiment.finished import read_grids
+from fedpeft_jax.experiment.finished import Missing, read_grids
 from fedpeft_jax.experiment.pareto import Comparison, Figure, ParetoRow, compare
 from fedpeft_jax.experiment.pareto_plot import PLOT_ENDINGS, check_plot, draw
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
@@ -58,6 +58,25 @@ def print_table(compared: Comparison, console: Console) -> None:
     console.print(table)
     for note in compared.notes:
         console.print(note, markup=False, soft_wrap=True)
+
+
+def print_missing(missing: Sequence[Missing], console: Console) -> None:
+    """Prints how many runs are left out, and why the first of them is.
+
+    Args:
+      missing: the runs that have no result.
+      console: where to print.
+    """
+    if not missing:
+        return
+    count, (folder, reason) = len(missing), missing[0]
+    runs, are = ("run has", "is") if count == 1 else ("runs have", "are")
+    first = "" if count == 1 else "the first one, "
+    console.print(
+        f"{count} {runs} no result and {are} left out: {first}{folder} {reason}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def as_markdown(compared: Comparison) -> str:
@@ -128,19 +147,11 @@ def main(argv: list[str]) -> int:
         if "plot" in paths:
             check_plot(paths["plot"])
         folders = dict.fromkeys(map(pathlib.Path, flags.FLAGS.grids))
-        runs, unfinished = read_grids(list(folders))
+        runs, missing = read_grids(list(folders))
         compared = compare(runs)
         console = Console(highlight=False)
         print_table(compared, console)
-        if unfinished:
-            count = len(unfinished)
-            console.print(
-                f"{count} {'run has' if count == 1 else 'runs have'} not finished and "
-                f"{'is' if count == 1 else 'are'} left out: {unfinished[0]}"
-                + (" and others" if count > 1 else ""),
-                markup=False,
-                soft_wrap=True,
-            )
+        print_missing(missing, console)
         for name, path in paths.items():
             try:
                 if name == "plot":

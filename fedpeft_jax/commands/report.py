@@ -5,18 +5,22 @@
     fedpeft-jax report runs/grid --out=report.md --against='LoRA 4'
 
 The arguments are folders of runs that have finished, and of grids. Without --out the
-runs are printed as one table; the first of them has its baselines and its costs below.
+rows are printed as one table, with the baselines and the warnings below; one run has
+its costs, too.
 """
 
 import pathlib
 from collections.abc import Sequence
 
 from absl import flags
+from rich.console import Console
 
+from fedpeft_jax.commands.pareto import print_missing, print_table
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment import cli, print_summary
-from fedpeft_jax.experiment.finished import FinishedRun, read_grids, read_summary
+from fedpeft_jax.experiment.finished import read_summary
 from fedpeft_jax.experiment.plot_style import check_matplotlib
+from fedpeft_jax.experiment.seeds import row_warnings
 from fedpeft_jax.reports.collect import collect
 from fedpeft_jax.reports.contents import make_report
 from fedpeft_jax.reports.markdown import as_markdown
@@ -47,17 +51,19 @@ def print_runs(folders: Sequence[pathlib.Path]) -> None:
       folders: folders of runs and of grids.
 
     Raises:
-      InputError: if one of them has no run that has finished.
+      InputError: for folders that cannot be compared.
     """
-    runs: list[FinishedRun] = []
-    for folder in folders:
-        inside = folder.is_dir() and any(folder.glob("*/summary.json"))
-        if inside and not (folder / "summary.json").exists():
-            runs += read_grids([folder])[0]
-        else:
-            runs.append(FinishedRun(folder, read_summary(folder)))
-    first, *others = [run.summary for run in runs]
-    print_summary(first, others)
+    if len(folders) == 1 and (folders[0] / "config.json").exists():
+        print_summary(read_summary(folders[0]))
+        return
+    collected = collect(folders)
+    console = Console(highlight=False)
+    print_table(collected.compared, console)
+    print_missing(collected.missing, console)
+    for row in collected.compared.rows:
+        for line in row_warnings([run.summary for run in row.runs]):
+            text = f"{row.label}: {line}"
+            console.print(text, markup=False, soft_wrap=True, style="bold red")
 
 
 def write_report(
@@ -98,10 +104,13 @@ def main(argv: list[str]) -> int:
         folders = list(map(pathlib.Path, [*argv[1:], *given.runs]))
         if not folders:
             raise InputError("no runs are given: name folders of runs or of grids")
+        once = list(dict.fromkeys(folders))
         if given.out is None:
-            print_runs(folders)
+            for name in ("against", "title"):
+                if given[name].value:
+                    raise InputError(f"--{name} is for a report: set --out to its file")
+            print_runs(once)
         else:
-            once = list(dict.fromkeys(folders))
             write_report(once, pathlib.Path(given.out), given.against, given.title)
 
     return cli.exit_code(work)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.identity import FREE, SUMMARY
-from fedpeft_jax.experiment.row_labels import row_labels
+from fedpeft_jax.experiment.row_labels import row_labels, without_followers
 
 Folder = str | os.PathLike[str]
 Folders = Folder | Sequence[Folder] | Mapping[str, Folder | Sequence[Folder]]
@@ -21,7 +21,6 @@ AXES = ("round", "bytes", "seconds")
 
 # Runs that differ in nothing but these are one curve.
 _NOT_COMPARED = (*FREE, *SUMMARY, "seed", "data_dir")
-_PRIVATE = "private_optimizer"
 
 
 class History(NamedTuple):
@@ -115,11 +114,9 @@ def grouped(runs: Folders) -> dict[str, list[History]]:
     for run in _all(runs):
         kept = {k: v for k, v in run.config.items() if k not in _NOT_COMPARED}
         groups.setdefault(repr(sorted(kept.items())), (kept, []))[1].append(run)
-    rows = [settings for settings, _ in groups.values()]
-    if all(row.get(_PRIVATE) == row.get("client_optimizer") for row in rows):
-        for row in rows:  # by default it follows the other one
-            row.pop(_PRIVATE, None)
-    labels = row_labels(rows)
+    labels = row_labels(
+        [without_followers(settings) for settings, _ in groups.values()]
+    )
     return dict(zip(labels, (some for _, some in groups.values()), strict=True))
 
 

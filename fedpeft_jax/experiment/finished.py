@@ -22,6 +22,18 @@ class FinishedRun(NamedTuple):
     summary: dict[str, Any]
 
 
+class Missing(NamedTuple):
+    """A run of a grid that has no result.
+
+    Attributes:
+      folder: its folder, which may not exist.
+      reason: why, as the end of a sentence about it.
+    """
+
+    folder: pathlib.Path
+    reason: str
+
+
 def read_summary(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the summary of a run.
 
@@ -59,19 +71,20 @@ def read_runs(folders: Sequence[pathlib.Path]) -> list[FinishedRun]:
 
 def read_grids(
     folders: Sequence[pathlib.Path],
-) -> tuple[list[FinishedRun], list[pathlib.Path]]:
+) -> tuple[list[FinishedRun], list[Missing]]:
     """Returns the finished runs of one or more grids.
 
     Args:
       folders: the folders of the grids, which hold one folder per run.
 
     Returns:
-      The runs, and the folders of runs that have not finished.
+      The runs, and those that have no result.
 
     Raises:
       InputError: for a folder without finished runs, or a damaged summary.
     """
-    runs, unfinished = [], []
+    runs: list[FinishedRun] = []
+    missing: list[Missing] = []
     for grid in folders:
         try:
             inside = sorted(grid.iterdir(), key=lambda path: (len(path.name), path))
@@ -86,12 +99,31 @@ def read_grids(
                 "`out` of the grid named it"
             )
         runs += [FinishedRun(path, _checked(path)) for path in finished]
-        unfinished += [
-            path
-            for path in inside
-            if path not in finished and (path / "config.json").exists()
+        reasons = _reasons(grid)
+        begun = [path for path in inside if (path / "config.json").exists()]
+        missing += [
+            Missing(path, reasons.get(path, "has not finished"))
+            for path in dict.fromkeys([*reasons, *begun])
+            if path not in finished
         ]
-    return runs, unfinished
+    return runs, missing
+
+
+def _reasons(grid: pathlib.Path) -> dict[pathlib.Path, str]:
+    """Returns what the ledger of a grid says of its cells, if there is one."""
+    found = {}
+    try:
+        for cell in json.loads((grid / "grid.json").read_text())["cells"]:
+            status, error = cell["status"], cell["error"]
+            if status in ("diverged", "failed"):
+                found[grid / cell["name"]] = f"{status} ({error})"
+            else:
+                begun = status == "running"
+                text = "has not finished" if begun else "has not begun"
+                found[grid / cell["name"]] = text
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found
 
 
 def _checked(folder: pathlib.Path) -> dict[str, Any]:

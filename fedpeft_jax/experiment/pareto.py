@@ -13,7 +13,7 @@ from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.finished import FinishedRun
 from fedpeft_jax.experiment.identity import FREE, SUMMARY
 from fedpeft_jax.experiment.reporting import metric_names
-from fedpeft_jax.experiment.row_labels import family, row_labels
+from fedpeft_jax.experiment.row_labels import family, row_labels, without_followers
 
 # They change neither what a run sends nor how accurate it is. The data are compared by
 # what the summaries say of them, because their files may be in different places.
@@ -100,12 +100,12 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     grouped: dict[str, dict[int, FinishedRun]] = {}
     repeated = 0
     for run in runs:
-        group = grouped.setdefault(repr(sorted(_settings(run).items())), {})
+        group = grouped.setdefault(repr(sorted(settings_of(run).items())), {})
         seed = run.summary["config"]["seed"]
         repeated += seed in group
         group.setdefault(seed, run)
     groups = [[group[seed] for seed in sorted(group)] for group in grouped.values()]
-    settings = [_settings(group[0]) for group in groups]
+    settings = [settings_of(group[0]) for group in groups]
     totals = [statistics.fmean(_traffic(group, "total_bytes")) for group in groups]
     full = [i for i, one in enumerate(settings) if _is_full_float32(one)]
     reference = max(full, key=lambda i: totals[i], default=None)
@@ -168,9 +168,14 @@ def on_front(sizes: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
     ]
 
 
-def _settings(run: FinishedRun) -> dict[str, Any]:
+def settings_of(run: FinishedRun) -> dict[str, Any]:
+    """Returns the settings by which rows differ: without the seed and the folders.
+
+    Args:
+      run: the run.
+    """
     config = run.summary["config"]
-    return {name: config[name] for name in config if name not in _LEFT_OUT}
+    return without_followers({k: config[k] for k in config if k not in _LEFT_OUT})
 
 
 def _is_full_float32(settings: Mapping[str, Any]) -> bool:

@@ -6,13 +6,19 @@ The same comparison gives the same file, byte for byte, with the same matplotlib
 import io
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.experiment.pareto import Comparison, ParetoRow, on_front
 from fedpeft_jax.experiment.plot_labels import place_labels
-from fedpeft_jax.experiment.plot_style import GREY, GRID, STYLE, check_matplotlib
+from fedpeft_jax.experiment.plot_style import (
+    GREY,
+    GRID,
+    STYLE,
+    check_matplotlib,
+    draw_levels,
+)
 from fedpeft_jax.experiment.reporting import METRIC_LABELS, format_bytes
 
 PLOT_ENDINGS = (".png", ".svg")
@@ -95,7 +101,9 @@ def _draw_panel(axes: Any, compared: Comparison, name: str) -> None:
     rows = [row for row in compared.rows if row.total_bytes > 0]
     points = [(100 * row.fraction, *row.figures["sampled", name]) for row in rows]
     front = on_front([x for x, _, _ in points], [y for _, y, _ in points])
-    _set_axes(axes, points)
+    levels = _near(compared, name, points)
+    _set_axes(axes, points, levels.values())
+    draw_levels(axes, levels)
     for row, (_, y, _) in zip(rows, points, strict=True):
         if row.is_reference:
             axes.axhline(y, color=GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
@@ -138,7 +146,25 @@ def _marker(row: ParetoRow) -> dict[str, Any]:
     }
 
 
-def _set_axes(axes: Any, points: Sequence[tuple[float, float, float]]) -> None:
+def _near(
+    compared: Comparison, name: str, points: Sequence[tuple[float, float, float]]
+) -> dict[str, float]:
+    """Returns the baselines that have a place on the axis: others would flatten it."""
+    bottom = min(y - spread for _, y, spread in points)
+    top = max(y + spread for _, y, spread in points)
+    room = 0.5 * max(top - bottom, 0.01)
+    levels = {
+        baseline.replace("_", " "): figures["sampled", name].mean
+        for baseline, figures in compared.baselines.items()
+    }
+    return {k: y for k, y in levels.items() if bottom - room <= y <= top + room}
+
+
+def _set_axes(
+    axes: Any,
+    points: Sequence[tuple[float, float, float]],
+    levels: Collection[float],
+) -> None:
     """Sets limits, ticks and grid lines."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -147,8 +173,8 @@ def _set_axes(axes: Any, points: Sequence[tuple[float, float, float]]) -> None:
     margin = 10 ** (0.14 * wide)
     axes.set_xscale("log")
     axes.set_xlim(low / margin, high * margin)
-    bottom = min(y - spread for _, y, spread in points)
-    top = max(y + spread for _, y, spread in points)
+    bottom = min([*(y - spread for _, y, spread in points), *levels])
+    top = max([*(y + spread for _, y, spread in points), *levels])
     room = 0.1 * max(top - bottom, 0.01)
     axes.set_ylim(bottom - room, top + room)
     steps = (1, 2, 3, 5, 7) if wide < 1 else (1, 2, 5) if wide < 2.5 else (1,)

@@ -9,7 +9,10 @@ from fedpeft_jax.core.errors import InputError
 # Colours that people with any colour vision tell apart (Okabe and Ito), without yellow,
 # which is too light for a thin line. Line styles change with them, for prints.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
-LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 2, 1, 2)))
+LINES: tuple[Any, ...] = (
+    *("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 2, 1, 2)), (0, (9, 2))),
+    *((0, (3, 1)), (0, (5, 2, 1, 2, 1, 2))),
+)
 GREY = "#777777"
 GRID = "#e9e9e9"
 STYLE: Any = {

@@ -24,6 +24,26 @@ _WORDED = ("full", "embedding", "merge_every", "upload", "download")
 _ALWAYS = {"backbone": "{}", "rounds": "{} rounds", "features": "{} features"}
 
 
+def without_followers(row: Settings) -> dict[str, Any]:
+    """Returns settings in which `private_optimizer` is None if it follows.
+
+    By default the private part has the optimizer of the client, so that a row that
+    changes the one seems to change both.
+
+    Args:
+      row: the settings of a run, as its folder holds them.
+
+    Example:
+      >>> without_followers({"client_optimizer": "sgd()", "private_optimizer": "sgd()"})
+      {'client_optimizer': 'sgd()', 'private_optimizer': None}
+    """
+    if "private_optimizer" not in row:
+        return dict(row)
+    own = row["private_optimizer"]
+    follows = own == row.get("client_optimizer")
+    return {**row, "private_optimizer": None if follows else own}
+
+
 def row_labels(rows: Sequence[Settings]) -> list[str]:
     """Returns a short label for every row, which no other row has.
 

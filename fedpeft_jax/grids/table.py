@@ -119,7 +119,8 @@ def _row(folder: pathlib.Path, name: str, entry: Entry) -> dict[str, Any]:
     settings = {key: field.default for key, field in FIELDS.items()}
     settings.update(entry.settings)
     status = entry.status
-    row = {**settings, "cell": name, "error": entry.error, "metrics": {}}
+    row: dict[str, Any] = {**settings, "cell": name, "error": entry.error}
+    row["metrics"] = {}
     if status in ("diverged", "failed"):
         return {**row, "status": status}
     # The folder decides: the ledger is written a moment later.

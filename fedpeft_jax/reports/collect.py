@@ -9,7 +9,7 @@ import polars as pl
 
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.evaluation.metrics import ndcg
-from fedpeft_jax.experiment.finished import FinishedRun, read_grids, read_runs
+from fedpeft_jax.experiment.finished import FinishedRun, Missing, read_grids, read_runs
 from fedpeft_jax.experiment.pareto import Comparison, ParetoRow, compare
 
 
@@ -19,12 +19,12 @@ class Collected(NamedTuple):
     Attributes:
       compared: the rows, which are runs that differ in nothing but the seed.
       reference: the row that the others are compared with.
-      unfinished: the folders of runs that have not finished.
+      missing: the runs of grids that have no result.
     """
 
     compared: Comparison
     reference: ParetoRow
-    unfinished: tuple[pathlib.Path, ...]
+    missing: tuple[Missing, ...]
 
 
 def collect(folders: Sequence[pathlib.Path], against: str | None = None) -> Collected:
@@ -43,10 +43,10 @@ def collect(folders: Sequence[pathlib.Path], against: str | None = None) -> Coll
         raise InputError("no runs are given: name folders of runs or of grids")
     alone = [folder for folder in folders if (folder / "config.json").exists()]
     grids = [folder for folder in folders if folder not in alone]
-    runs, unfinished = read_grids(grids)
+    runs, missing = read_grids(grids)
     # A run that was named must have finished; one inside a grid is left out.
     compared = compare([*read_runs(alone), *runs])
-    return Collected(compared, _reference(compared, against), tuple(unfinished))
+    return Collected(compared, _reference(compared, against), tuple(missing))
 
 
 def _reference(compared: Comparison, against: str | None) -> ParetoRow:

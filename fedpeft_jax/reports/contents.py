@@ -20,13 +20,14 @@ def make_report(collected: Collected, title: str = "") -> Report:
     """
     compared = collected.compared
     data = compared.dataset
+    several = len(compared.rows) > 1
     sections = [
         Section("Warnings", tuple(_warnings(collected)), warns=True),
         Section("Accuracy", (_reading(collected),), (tables.accuracy(collected),)),
         Section(
             f"Differences to {collected.reference.label}",
-            (HOW_DIFFERENCES,),
-            (differences(collected),),
+            (HOW_DIFFERENCES,) * several,
+            (differences(collected),) * several,
         ),
         Section("Learning curves", (), figures.learning_curves(collected)),
         Section("Accuracy against bytes", (), figures.pareto(collected)),
@@ -42,7 +43,7 @@ def make_report(collected: Collected, title: str = "") -> Report:
         Section("Versions", (), tuple(_versions(collected))),
     ]
     return Report(
-        title=title or f"{data['name']}: {len(compared.rows)} configurations",
+        title=title or f"{data['name']}: {_count(len(compared.rows), 'configuration')}",
         summary=_summary(collected),
         sections=tuple(s for s in sections if s.text or s.parts),
     )
@@ -64,7 +65,13 @@ def _summary(collected: Collected) -> str:
     if "split" in data:
         parts.append(f"split by {data['split']}")
     noun = "seed" if many == "1" else "seeds"
-    return f"{', '.join(parts)}. {len(rows)} configurations, {many} {noun} each."
+    each = " each" if len(rows) > 1 else ""
+    count = _count(len(rows), "configuration")
+    return f"{', '.join(parts)}. {count}, {many} {noun}{each}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _reading(collected: Collected) -> str:
@@ -85,8 +92,8 @@ def _reading(collected: Collected) -> str:
 def _warnings(collected: Collected) -> Iterable[str]:
     """Yields what a reader has to know before the figures."""
     rows = collected.compared.rows
-    for folder in collected.unfinished:
-        yield f"{folder} has not finished and is left out."
+    for folder, reason in collected.missing:
+        yield f"{folder} {reason} and is left out."
     for row in rows:
         yield from _row_warnings(row)
     single = [row.label for row in rows if len(row.seeds) == 1]
@@ -117,11 +124,11 @@ def _released(collected: Collected) -> Iterable[str]:
         summary = row.runs[0].summary
         lines = [line.strip() for line in privacy_lines(summary.get("privacy"))]
         reveals = summary["communication"].get("reveals") or ()
+        if not lines:
+            plain.append(row.label)
         lines += [f"the upload reveals {text}" for text in reveals]
         if lines:
             yield f"{row.label}: {'; '.join(lines)}."
-        else:
-            plain.append(row.label)
     if plain:
         which = ", ".join(plain)
         yield (

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedpeft_jax.experiment.curves import Curve, make_curves
-from fedpeft_jax.experiment.pareto import ParetoRow
+from fedpeft_jax.experiment.pareto import ParetoRow, settings_of
 from fedpeft_jax.experiment.pareto_plot import render
 from fedpeft_jax.reports import plots
 from fedpeft_jax.reports.collect import Collected, user_ndcg, user_table
 from fedpeft_jax.reports.elements import Figure
-from fedpeft_jax.reports.sweeps import find_sweeps
+from fedpeft_jax.reports.sweeps import find_sweeps, sweep_labels
 from fedpeft_jax.reports.tables import slice_means
 
 _THIRDS = ("low", "middle", "high")
@@ -80,23 +80,32 @@ def sweeps(collected: Collected) -> tuple[Figure, ...]:
       collected: the runs.
     """
     rows = collected.compared.rows
-    configs = [
-        {
-            k: v
-            for k, v in row.runs[0].summary["config"].items()
-            if k not in ("seed", "out")
-        }
-        for row in rows
-    ]
     found = []
-    for name, groups in find_sweeps(configs).items():
-        lines = [_sweep(rows, name, group) for group in groups][: plots.MOST_ROWS]
-        values = ", ".join(f"{x:g}" for x in lines[0].x)
+    for name, groups in find_sweeps([settings_of(r.runs[0]) for r in rows]).items():
+        families = [rows[next(iter(group.rows.values()))].family for group in groups]
+        labels = sweep_labels(groups, families)
+        every = [
+            _sweep(rows, label, group.rows)
+            for label, group in zip(labels, groups, strict=True)
+        ]
+        best = sorted(every, key=lambda line: -max(line.mean))[: plots.MOST_ROWS]
+        lines = [line for line in every if any(line is one for one in best)]
+        values = sorted({x for line in lines for x in line.x})
+        described = "; ".join(
+            f"{line.label}: {', '.join(f'{x:.3f}' for x in line.mean)}"
+            for line in lines
+        )
+        left_out = (
+            f"The plot shows {len(lines)} of {len(every)} lines: those with the "
+            "highest test NDCG@10."
+        )
         found.append(
             Figure(
                 f"NDCG@10 over {name}",
-                f"Test NDCG@10 for {name} = {values}.",
+                f"Test NDCG@10 for {name} = {', '.join(f'{x:g}' for x in values)}. "
+                f"{described}.",
                 plots.over_setting(lines, _levels(collected, "test"), name),
+                left_out if len(lines) < len(every) else "",
             )
         )
     return tuple(found)
@@ -186,10 +195,8 @@ def _levels(collected: Collected, target: str) -> dict[str, float]:
     }
 
 
-def _sweep(rows: Sequence[ParetoRow], name: str, group: dict[float, int]) -> Curve:
+def _sweep(rows: Sequence[ParetoRow], label: str, group: dict[float, int]) -> Curve:
     figures = np.array([rows[i].figures["sampled", "ndcg@10"] for i in group.values()])
-    first = rows[next(iter(group.values()))]
-    label = f"{first.label.split(',')[0].split(' ')[0]}: {name}"
     return _line(label, np.array(list(group)), figures, 1)
 
 

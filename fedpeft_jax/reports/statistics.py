@@ -1,8 +1,9 @@
 """Paired comparisons of two rows of a report, by user and by seed.
 
 Both rows rank the same test items against the same candidates, so that their metrics
-are compared pair by pair. The users say how sure a difference is for these data, the
-seeds how sure it is for the method, whose result depends on its seed.
+are compared pair by pair. The comparison by user shows how certain a difference is for
+these data. The comparison by seed shows how certain it is for the method, because
+another seed gives another model.
 """
 
 from collections.abc import Sequence

@@ -157,11 +157,28 @@ def test_grids_are_read(tmp_path):
     (grid / "row1-seed1" / "summary.json").unlink()
     (grid / "row1-seed1" / "config.json").write_text("{}")
     (grid / "log").write_text("")
-    runs, unfinished = read_grids([grid])
+    runs, missing = read_grids([grid])
     names = ["row0-seed0", "row0-seed1", "row1-seed0"]
     assert [run.folder.name for run in runs] == names
-    assert unfinished == [grid / "row1-seed1"]
+    assert missing == [(grid / "row1-seed1", "has not finished")]
     assert all(isinstance(run, FinishedRun) for run in runs)
+
+
+def test_the_ledger_says_why_runs_are_missing(tmp_path):
+    grid = write_grid(tmp_path / "grid", [FULL])
+    (grid / "b").mkdir()
+    (grid / "b" / "config.json").write_text("{}")  # it diverged on its way
+    cells = [("row0-seed0", "finished", None), ("a", "waiting", None)]
+    cells += [("b", "diverged", "the loss is NaN"), ("c", "running", None)]
+    entries = [{"name": n, "status": s, "error": e} for n, s, e in cells]
+    (grid / "grid.json").write_text(json.dumps({"cells": entries}))
+    assert read_grids([grid])[1] == [
+        (grid / "a", "has not begun"),
+        (grid / "b", "diverged (the loss is NaN)"),
+        (grid / "c", "has not finished"),
+    ]
+    (grid / "grid.json").write_text("{")
+    assert read_grids([grid])[1] == [(grid / "b", "has not finished")]
 
 
 def without(path):

@@ -15,13 +15,14 @@ from scipy import stats
 from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.evaluation.metrics import ndcg
 from fedpeft_jax.experiment import configure
+from fedpeft_jax.reports import figures
 from fedpeft_jax.reports.collect import collect
 from fedpeft_jax.reports.commands import command, needed_settings
 from fedpeft_jax.reports.contents import make_report
 from fedpeft_jax.reports.markdown import as_markdown
 from fedpeft_jax.reports.page import as_page
 from fedpeft_jax.reports.statistics import holm
-from fedpeft_jax.reports.sweeps import find_sweeps
+from fedpeft_jax.reports.sweeps import find_sweeps, sweep_labels
 from tests.small_runs import SETTINGS, TRAINED, finish, run_cli, small_runs
 
 pytest.importorskip("matplotlib", reason="plots need the extra plot")
@@ -128,8 +129,47 @@ def test_sweeps_agree_in_everything_else():
     rows = [
         {"rounds": r, "embedding": "hash", "seed": s} for r in (1, 2, 3) for s in "ab"
     ]
-    assert find_sweeps(rows) == {"rounds": [{1: 0, 2: 2, 3: 4}, {1: 1, 2: 3, 3: 5}]}
+    ((name, found),) = find_sweeps(rows).items()
+    assert name == "rounds"
+    assert [one.rows for one in found] == [{1: 0, 2: 2, 3: 4}, {1: 1, 2: 3, 3: 5}]
+    assert sweep_labels(found, ["Hash", "Hash"]) == ["Hash, seed=a", "Hash, seed=b"]
     assert find_sweeps(rows[:4]) == {}
+
+
+def test_a_product_of_sweeps_has_two_plots_whose_lines_have_names(tmp_path, grid):
+    """Rates of clients change the private optimizer, too, which follows them."""
+    for scale in (1, 2, 3):
+        for rate in (0.1, 0.2, 0.4):
+            folder = tmp_path / f"{scale}-{rate}"
+            shutil.copytree(grid / "scale1-0", folder)
+            path = folder / "summary.json"
+            changed = json.loads(path.read_text())
+            optimizer = f"adam(learning_rate={rate})"
+            changed["config"] |= {
+                "latent_scale": scale,
+                "client_optimizer": optimizer,
+                "private_optimizer": optimizer,
+            }
+            path.write_text(json.dumps(changed))
+    collected = collect([tmp_path])
+    labels = [row.label for row in collected.compared.rows]
+    assert len(set(labels)) == 9 and "private" not in "".join(labels)
+    scale, rate = figures.sweeps(collected)
+    assert scale.title == "NDCG@10 over latent_scale"
+    assert "LoRA, client_optimizer.learning_rate=0.4: " in scale.description
+    assert rate.title == "NDCG@10 over client_optimizer.learning_rate"
+    assert (
+        "LoRA, latent_scale=3: " in rate.description and "0.1, 0.2" in rate.description
+    )
+    report = make_report(collected)
+    assert any("9 configurations" in text for text in (report.title, report.summary))
+
+
+def test_one_run_is_compared_with_nothing(grid):
+    report = make_report(collect([grid / "full"]))
+    assert report.title.endswith("1 configuration")
+    assert report.summary.endswith("1 configuration, 1 seed.")
+    assert not any(s.title.startswith("Differences") for s in report.sections)
 
 
 def test_the_reference_can_be_chosen(grid):
@@ -227,8 +267,14 @@ def test_the_command_writes_what_its_file_is_called(grid, tmp_path, capsys):
     out = tmp_path / "a.md"
     assert run_cli(str(grid), f"--out={out}", "--title=Mine", script="report") == 0
     assert out.read_text().startswith("# Mine")
+    capsys.readouterr()
     assert run_cli(str(grid), script="report") == 0  # a grid as a table
-    assert capsys.readouterr().out.count("lora(rank=4)") == 4
+    shown = capsys.readouterr().out
+    assert all(lora(scale) in shown for scale in (1, 2, 3)) and "popular" in shown
+    assert run_cli(str(grid / "full"), script="report") == 0
+    assert "fedmf: trained + none" in capsys.readouterr().out
+    assert run_cli(str(grid), "--against=Full", script="report") == 2
+    assert "--against is for a report: set --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
