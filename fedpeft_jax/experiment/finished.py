@@ -114,13 +114,13 @@ def _reasons(grid: pathlib.Path) -> dict[pathlib.Path, str]:
     found = {}
     try:
         for cell in json.loads((grid / "grid.json").read_text())["cells"]:
-            status, error = cell["status"], cell["error"]
+            path, status = grid / cell["name"], cell["status"]
             if status in ("diverged", "failed"):
-                found[grid / cell["name"]] = f"{status} ({error})"
+                found[path] = f"{status} ({cell['error']})"
+            elif status == "running" or (path / "config.json").exists():
+                found[path] = "has not finished"
             else:
-                begun = status == "running"
-                text = "has not finished" if begun else "has not begun"
-                found[grid / cell["name"]] = text
+                found[path] = "has not begun"
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return found

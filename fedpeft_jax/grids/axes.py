@@ -138,9 +138,10 @@ def read_cells(path: pathlib.Path) -> Axis:
     numbered: list[tuple[int, Settings]] = []
     if path.suffix.lower() == ".csv":
         reader = csv.reader(io.StringIO(text))
-        header = [name.strip() for name in next(reader, [])]
+        lines = _lines(reader, path)
+        header = [name.strip() for name in next(lines, [])]
         _check_once(header, f"--cells={path}")
-        for fields in _lines(reader, path):
+        for fields in lines:
             if len(fields) not in (0, len(header)):
                 raise InputError(
                     f"--cells={path}, line {reader.line_num}: it has {len(fields)} "

@@ -166,19 +166,22 @@ def test_grids_are_read(tmp_path):
 
 def test_the_ledger_says_why_runs_are_missing(tmp_path):
     grid = write_grid(tmp_path / "grid", [FULL])
-    (grid / "b").mkdir()
-    (grid / "b" / "config.json").write_text("{}")  # it diverged on its way
+    for name in "bd":
+        (grid / name).mkdir()
+        (grid / name / "config.json").write_text("{}")
     cells = [("row0-seed0", "finished", None), ("a", "waiting", None)]
     cells += [("b", "diverged", "the loss is NaN"), ("c", "running", None)]
+    cells += [("d", "waiting", None)]  # a signal stopped it
     entries = [{"name": n, "status": s, "error": e} for n, s, e in cells]
     (grid / "grid.json").write_text(json.dumps({"cells": entries}))
     assert read_grids([grid])[1] == [
         (grid / "a", "has not begun"),
         (grid / "b", "diverged (the loss is NaN)"),
         (grid / "c", "has not finished"),
+        (grid / "d", "has not finished"),
     ]
     (grid / "grid.json").write_text("{")
-    assert read_grids([grid])[1] == [(grid / "b", "has not finished")]
+    assert read_grids([grid])[1] == [(grid / x, "has not finished") for x in "bd"]
 
 
 def without(path):
