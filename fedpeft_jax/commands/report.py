@@ -51,10 +51,12 @@ def print_runs(folders: Sequence[pathlib.Path]) -> None:
       folders: folders of runs and of grids.
 
     Raises:
-      InputError: for folders that cannot be compared.
+      InputError: for a run that has not finished, or folders that cannot be compared.
     """
-    if len(folders) == 1 and (folders[0] / "config.json").exists():
-        print_summary(read_summary(folders[0]))
+    first = folders[0]
+    is_run = (first / "config.json").exists() or not any(first.glob("*/summary.json"))
+    if len(folders) == 1 and is_run:
+        print_summary(read_summary(first))
         return
     collected = collect(folders)
     console = Console(highlight=False)

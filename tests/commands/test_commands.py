@@ -1,6 +1,7 @@
 """The console command: which command it runs, and what it says otherwise."""
 
 import configparser
+import shutil
 import subprocess
 import sys
 
@@ -50,13 +51,30 @@ def test_anything_else_is_refused(arguments):
     assert "Traceback" not in found.stderr
 
 
-def test_the_report_of_runs_is_their_table(capsys):
+def test_the_report_of_a_run_is_its_table(capsys):
     with small_runs():
         path = finished().path
     assert run_cli(f"--runs={path},{path}", script="report") == 0
     printed = capsys.readouterr().out
-    assert printed.count("fedmf: frozen + lora(rank=4)") == 2
-    assert "most popular" in printed
+    assert printed.count("fedmf: frozen + lora(rank=4)") == 1
+    assert "most popular" in printed and "evaluation" in printed
+
+
+def test_the_report_of_runs_compares_them(capsys, tmp_path):
+    with small_runs():
+        path = finished().path
+    other = tmp_path / "other"
+    shutil.copytree(path, other)
+    for name in ("config.json", "summary.json"):
+        text = (other / name).read_text()
+        (other / name).write_text(text.replace('"seed": 0', '"seed": 1'))
+    assert run_cli(f"--runs={path},{other}", script="report") == 0
+    printed = capsys.readouterr().out
+    assert "seeds 0, 1" in printed and "LoRA 4" in printed
+    text = (other / "summary.json").read_text()
+    (other / "summary.json").write_text(text.replace('"synthetic"', '"mine"'))
+    assert run_cli(f"--runs={path},{other}", script="report") == 2
+    assert "are not comparable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
