@@ -33,7 +33,7 @@ REFERENCES = (
     "full=frozen embedding=lora(rank=4)",
     "full=frozen embedding=lora(rank=8)",
 )
-_MODEL = ("full", "full_init", "embedding")
+_MODEL = ("full", "embedding")
 
 
 def define_flags() -> None:

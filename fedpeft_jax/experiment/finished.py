@@ -110,7 +110,10 @@ def read_grids(
 
 
 def _reasons(grid: pathlib.Path) -> dict[pathlib.Path, str]:
-    """Returns what the ledger of a grid says of its cells, if there is one."""
+    """Returns what the ledger of a grid says of its cells, if there is one.
+
+    `grids` writes the ledger and imports this package, so that its reader is not here.
+    """
     found = {}
     try:
         for cell in json.loads((grid / "grid.json").read_text())["cells"]:

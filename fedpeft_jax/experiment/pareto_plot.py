@@ -6,7 +6,7 @@ The same comparison gives the same file, byte for byte, with the same matplotlib
 import io
 import math
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fedpeft_jax.core.errors import InputError
@@ -101,8 +101,9 @@ def _draw_panel(axes: Any, compared: Comparison, name: str) -> None:
     rows = [row for row in compared.rows if row.total_bytes > 0]
     points = [(100 * row.fraction, *row.figures["sampled", name]) for row in rows]
     front = on_front([x for x, _, _ in points], [y for _, y, _ in points])
-    levels = _near(compared, name, points)
-    _set_axes(axes, points, levels.values())
+    heights = [y + sign * spread for _, y, spread in points for sign in (-1, 1)]
+    levels = _near(compared, name, heights)
+    _set_axes(axes, [x for x, _, _ in points], [*heights, *levels.values()])
     draw_levels(axes, levels)
     for row, (_, y, _) in zip(rows, points, strict=True):
         if row.is_reference:
@@ -147,11 +148,10 @@ def _marker(row: ParetoRow) -> dict[str, Any]:
 
 
 def _near(
-    compared: Comparison, name: str, points: Sequence[tuple[float, float, float]]
+    compared: Comparison, name: str, heights: Sequence[float]
 ) -> dict[str, float]:
     """Returns the baselines that have a place on the axis: others would flatten it."""
-    bottom = min(y - spread for _, y, spread in points)
-    top = max(y + spread for _, y, spread in points)
+    bottom, top = min(heights), max(heights)
     room = 0.5 * max(top - bottom, 0.01)
     levels = {
         baseline.replace("_", " "): figures["sampled", name].mean
@@ -160,21 +160,16 @@ def _near(
     return {k: y for k, y in levels.items() if bottom - room <= y <= top + room}
 
 
-def _set_axes(
-    axes: Any,
-    points: Sequence[tuple[float, float, float]],
-    levels: Collection[float],
-) -> None:
+def _set_axes(axes: Any, shares: Sequence[float], heights: Sequence[float]) -> None:
     """Sets limits, ticks and grid lines."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    low, high = min(x for x, _, _ in points), max(x for x, _, _ in points)
+    low, high = min(shares), max(shares)
     wide = max(math.log10(high / low), 0.5)
     margin = 10 ** (0.14 * wide)
     axes.set_xscale("log")
     axes.set_xlim(low / margin, high * margin)
-    bottom = min([*(y - spread for _, y, spread in points), *levels])
-    top = max([*(y + spread for _, y, spread in points), *levels])
+    bottom, top = min(heights), max(heights)
     room = 0.1 * max(top - bottom, 0.01)
     axes.set_ylim(bottom - room, top + room)
     steps = (1, 2, 3, 5, 7) if wide < 1 else (1, 2, 5) if wide < 2.5 else (1,)

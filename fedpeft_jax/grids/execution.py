@@ -8,6 +8,7 @@ a signal asks it to stop. The one here runs one cell after the other in this pro
 import contextlib
 import os
 import pathlib
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -188,7 +189,12 @@ def outcome_of(error: Exception, path: pathlib.Path) -> Outcome:
 def check_stop(stop: Stop) -> None:
     """Raises StoppedError if a signal asked the grid to stop."""
     if (number := stop()) is not None:
-        raise StoppedError(f"{number.name} stopped the grid", number)
+        raise stopped_by(number)
+
+
+def stopped_by(number: int) -> StoppedError:
+    """Returns the error of a grid that a signal stopped."""
+    return StoppedError(f"{signal.Signals(number).name} stopped the grid", number)
 
 
 def one_line(error: Exception, path: pathlib.Path) -> str:

@@ -109,7 +109,7 @@ def read_ledger(folder: pathlib.Path) -> Ledger | None:
         if content["format"] != FORMAT:
             raise ValueError("it has another format")
         entries = {cell.pop("name"): Entry(**cell) for cell in content["cells"]}
-        whole = set(content["common"]) <= set(FIELDS) and all(
+        whole = content["common"].keys() <= FIELDS.keys() and all(
             isinstance(entry.settings, dict)
             and isinstance(entry.changes, dict)
             and entry.status in get_args(Status)

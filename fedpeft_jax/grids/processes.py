@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fedpeft_jax.core.errors import InputError, StoppedError
+from fedpeft_jax.core.errors import InputError
 from fedpeft_jax.grids.cells import Cell
-from fedpeft_jax.grids.execution import Context, Outcome
+from fedpeft_jax.grids.execution import Context, Outcome, stopped_by
 from fedpeft_jax.grids.pretraining import pretraining_group
 from fedpeft_jax.grids.program_key import program_key
 
@@ -181,7 +181,7 @@ def processes(cells: Sequence[Cell], context: Context) -> None:
                 worker.cell = None
             # Else somebody stopped this process alone: its end is the next event.
         if stopping is not None:
-            raise StoppedError(f"{stopping.name} stopped the grid", stopping)
+            raise stopped_by(stopping)
     finally:
         for worker in workers:
             worker.end()

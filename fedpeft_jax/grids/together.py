@@ -7,7 +7,6 @@ side by side; with map and vmap, cells of other programs follow.
 
 import contextlib
 import pathlib
-import signal
 import threading
 from collections.abc import Sequence
 
@@ -22,6 +21,7 @@ from fedpeft_jax.grids.execution import (
     check_stop,
     one_line,
     outcome_of,
+    stopped_by,
 )
 from fedpeft_jax.grids.program_key import program_key
 from fedpeft_jax.grids.shared_program import Remembered, run_together
@@ -122,8 +122,7 @@ def _run_some(
             once=once,
         )
     if stopped:
-        number = stopped[0].signal
-        raise StoppedError(f"{signal.Signals(number).name} stopped the grid", number)
+        raise stopped_by(stopped[0].signal)
 
 
 def _outcome(result: RunResult | Exception, path: pathlib.Path) -> Outcome:

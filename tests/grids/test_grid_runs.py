@@ -195,6 +195,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
         ("{", "is damaged"),
         ('{"format": 1, "common": {}, "cells": [{"name": "a"}]}', "is damaged"),
         ('{"format": 9}', "it has another format"),
+        ('{"format": 1, "common": [], "cells": []}', "is damaged"),
         ('{"format": 1, "common": {"no": 1}, "cells": []}', "of another version"),
     ],
 )
